@@ -1,0 +1,7 @@
+"""Espalier learners: which signal a model is learned from."""
+
+from __future__ import annotations
+
+from espalier_learners.supervised import Supervised
+
+__all__ = ["Supervised"]

@@ -1,0 +1,60 @@
+"""Supervised learning: the task's own labels, with transformers' Trainer and its loss for each head."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from espalier_sdk import Budget, Columns, HeadKind, Parts, PluginConfig
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from espalier_sdk.protocols import Task
+    from transformers import PreTrainedTokenizerBase as Tokenizer
+    from transformers import Trainer, TrainingArguments
+
+
+class SupervisedConfig(PluginConfig):
+    """Supervised learning has no options of its own."""
+
+
+class Supervised:
+    """Learns from the labels that the task encodes."""
+
+    contract: ClassVar[int] = 1
+    Config: ClassVar[type[SupervisedConfig]] = SupervisedConfig
+    heads: ClassVar[frozenset[HeadKind]] = frozenset(
+        {"causal-lm", "masked-lm", "sequence-classification", "token-classification", "question-answering"}
+    )
+    auxiliaries: ClassVar[Mapping[str, HeadKind]] = {}
+    needs_reference: ClassVar[bool] = False
+
+    def __init__(self, config: SupervisedConfig) -> None:
+        self._config = config
+
+    def columns(self, task: Task) -> Columns:
+        """Returns the task's columns: its labels are the signal."""
+        return task.columns()
+
+    def encode(self, rows: pa.Table, *, task: Task, state: Any, tokenizer: Tokenizer, budget: Budget) -> pa.Table:
+        """Returns what the task encodes."""
+        return task.encode(rows, state=state, tokenizer=tokenizer, budget=budget)
+
+    def trainer(self) -> type[Trainer]:
+        """Returns transformers' Trainer."""
+        from transformers import Trainer
+
+        found: type[Trainer] = Trainer
+        return found
+
+    def arguments(self, common: Mapping[str, Any]) -> TrainingArguments:
+        """Returns the common arguments as they are."""
+        from transformers import TrainingArguments
+
+        return TrainingArguments(**common)
+
+    def inputs(self, parts: Parts) -> Mapping[str, Any]:
+        """Returns a collator that pads each batch to its longest example."""
+        from transformers import DataCollatorWithPadding
+
+        return {"data_collator": DataCollatorWithPadding(parts.tokenizer)}

@@ -1,0 +1,30 @@
+"""Supervised learning against its kit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from espalier_learners import Supervised
+from espalier_sdk import Parts
+from espalier_sdk.testing import check_learner
+from espalier_sdk.testing.tiny import write_tokenizer
+
+
+def test_supervised_passes_its_kit() -> None:
+    check_learner("supervised")
+
+
+def test_a_batch_is_padded_to_its_longest_example(tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    write_tokenizer(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    collate = Supervised(Supervised.Config()).inputs(Parts(model=None, tokenizer=tokenizer))["data_collator"]  # type: ignore[arg-type]
+    rows = [
+        {"input_ids": [2, 9, 3], "attention_mask": [1, 1, 1], "labels": 1},
+        {"input_ids": [2], "attention_mask": [1], "labels": 0},
+    ]
+    batch = collate(rows)
+    assert batch["input_ids"].tolist() == [[2, 9, 3], [2, 0, 0]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
+    assert batch["labels"].tolist() == [1, 0]

@@ -1,0 +1,7 @@
+"""How good a classifier is, computed from its predictions: accuracy, precision, recall, F1, confusion matrix."""
+
+from __future__ import annotations
+
+from espalier_metrics.classification import F1, Accuracy, ConfusionMatrix, Precision, Recall
+
+__all__ = ["F1", "Accuracy", "ConfusionMatrix", "Precision", "Recall"]

@@ -1,0 +1,119 @@
+"""Blueprints: a model's parameters with depth and role, read from the meta device.
+
+Knows transformers' naming of blocks, no model family by name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from espalier_sdk import Blueprint, DataError, Head, ParameterInfo
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+_BLOCK = re.compile(r"(?:^|\.)(?:layer|layers|h|block|blocks)\.(\d+)\.")
+_EMBEDDING = re.compile(r"(?:^|\.)(?:\w*embed\w*|wte|wpe)(?:\.|$)", re.IGNORECASE)
+_NORM = re.compile(r"norm|(?:^|\.)ln_", re.IGNORECASE)
+_AUTO_CLASSES = {
+    "causal-lm": "AutoModelForCausalLM",
+    "masked-lm": "AutoModelForMaskedLM",
+    "sequence-classification": "AutoModelForSequenceClassification",
+    "token-classification": "AutoModelForTokenClassification",
+    "question-answering": "AutoModelForQuestionAnswering",
+}
+
+
+def auto_class(head: Head) -> Any:
+    """Returns the transformers class that builds a model with this head."""
+    import transformers
+
+    return getattr(transformers, _AUTO_CLASSES[head.kind])
+
+
+def quiet() -> None:
+    """Keeps transformers from writing bars and notices: a stage reports its own progress."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()  # "some weights are newly initialized" is what the blueprint says already
+    logging.disable_progress_bar()
+
+
+def with_head(config: PretrainedConfig, head: Head) -> PretrainedConfig:
+    """Writes the head into a configuration and returns it; DataError where no transformers model has such a head."""
+    if head.side_width:
+        raise DataError("side columns need a head that this version does not build", field="strategy")
+    if head.outputs:
+        config.num_labels = head.outputs
+    if head.problem:
+        config.problem_type = {
+            "single-label": "single_label_classification",
+            "multi-label": "multi_label_classification",
+            "regression": "regression",
+        }[head.problem]
+    return config
+
+
+def blueprint_of(config: PretrainedConfig, head: Head, *, base: Path | None) -> Blueprint:
+    """Returns the blueprint of a configuration; with a base, what the base has no weights for is new."""
+    import torch
+
+    with torch.device("meta"):
+        model = auto_class(head).from_config(config)
+    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    blocks = 1 + max((int(match[1]) for name in shapes if (match := _BLOCK.search(name))), default=-1)
+    new = _new_parameters(shapes, base, prefix=model.base_model_prefix) if base else set[str]()
+    parameters = tuple(
+        ParameterInfo(name, shape, *_place(name, blocks, is_new=name in new or base is None))
+        for name, shape in shapes.items()
+    )
+    modules = sorted({name.rpartition(".")[0] for name in new})
+    return Blueprint(config.to_diff_dict(), head, blocks, parameters, tuple(_outermost(modules, set(shapes) - new)))
+
+
+def _place(name: str, blocks: int, *, is_new: bool) -> tuple[int, Literal["embedding", "block", "norm", "head"]]:
+    match = _BLOCK.search(name)
+    if match:
+        return int(match[1]) + 1, "norm" if _NORM.search(name) else "block"
+    if _EMBEDDING.search(name):
+        return 0, "norm" if _NORM.search(name) else "embedding"
+    if _NORM.search(name):
+        return blocks + 1, "norm"
+    return blocks + 1, "head" if is_new else "block"
+
+
+def _new_parameters(shapes: Mapping[str, tuple[int, ...]], base: Path, *, prefix: str) -> set[str]:
+    """Returns what the base has no weights for, or weights of another shape: another task's head."""
+    from safetensors import safe_open
+
+    files = sorted(base.glob("*.safetensors"))
+    if not files:
+        raise DataError(
+            "has no *.safetensors", file=str(base), remedy="convert the weights to safetensors; pickle is not opened"
+        )
+    known: dict[str, tuple[int, ...]] = {}
+    for file in files:
+        with safe_open(file, framework="pt") as weights:
+            for name in weights.keys():  # noqa: SIM118 - the handle is no mapping
+                # Old BERT checkpoints spell LayerNorm's parameters gamma and beta.
+                modern = re.sub(r"\.beta$", ".bias", re.sub(r"\.gamma$", ".weight", name))
+                known[modern] = tuple(weights.get_slice(name).get_shape())
+    return {
+        name
+        for name, shape in shapes.items()
+        if shape not in (known.get(name), known.get(name.removeprefix(f"{prefix}.")))
+    }
+
+
+def _outermost(modules: list[str], others: set[str]) -> list[str]:
+    """Returns the fewest modules that hold the given ones and nothing of the others."""
+    found: list[str] = []
+    for module in modules:
+        while (parent := module.rpartition(".")[0]) and not any(name.startswith(f"{parent}.") for name in others):
+            module = parent
+        if module not in found:
+            found.append(module)
+    return found

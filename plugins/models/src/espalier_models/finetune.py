@@ -1,0 +1,132 @@
+"""Starting from a base: full fine-tuning trains every weight, `peft` only what a PEFT method adds and what is new."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from espalier_sdk import Blueprint, DataError, Head, ParameterInfo, Placement, PluginConfig
+
+if TYPE_CHECKING:
+    import torch
+
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "spiece.model",
+    "tokenizer.model",
+    "sentencepiece.bpe.model",
+    "chat_template.jinja",
+)
+
+
+class FullFinetuneConfig(PluginConfig):
+    """Full fine-tuning has no options of its own: rates and controls stand with the candidate."""
+
+
+class PeftConfig(PluginConfig):
+    """The strategy `peft` has no options of its own: the method stands under `peft`."""
+
+
+class FullFinetune:
+    """Trains every weight of a base."""
+
+    contract: ClassVar[int] = 1
+    Config: ClassVar[type[FullFinetuneConfig]] = FullFinetuneConfig
+    base: ClassVar[Literal["required", "forbidden"]] = "required"
+    peft: ClassVar[Literal["required", "forbidden"]] = "forbidden"
+    learning_rate: ClassVar[float] = 5e-5
+
+    def __init__(self, config: FullFinetuneConfig) -> None:
+        self._config = config
+
+    def tokenizer(self, texts: Iterable[str], *, base: Path | None, out: Path) -> None:
+        """Copies the base's tokenizer."""
+        copy_tokenizer(base, out)
+
+    def blueprint(self, head: Head, *, tokenizer: Path, base: Path | None) -> Blueprint:
+        """Returns the parameters of the base with this head."""
+        return base_blueprint(head, base)
+
+    def build(self, blueprint: Blueprint, *, base: Path | None, placement: Placement) -> torch.nn.Module:
+        """Opens the base's weights; what the base lacks is random, so the caller seeds torch."""
+        return open_base(blueprint, base, placement)
+
+    def trainable(self, parameter: ParameterInfo) -> bool:
+        """Tells that every parameter is trained."""
+        return True
+
+
+class Peft:
+    """Keeps the base as it is and trains what a PEFT method adds, and the modules that the base lacks."""
+
+    contract: ClassVar[int] = 1
+    Config: ClassVar[type[PeftConfig]] = PeftConfig
+    base: ClassVar[Literal["required", "forbidden"]] = "required"
+    peft: ClassVar[Literal["required", "forbidden"]] = "required"
+    learning_rate: ClassVar[float] = 1e-3
+
+    def __init__(self, config: PeftConfig) -> None:
+        self._config = config
+
+    def tokenizer(self, texts: Iterable[str], *, base: Path | None, out: Path) -> None:
+        """Copies the base's tokenizer."""
+        copy_tokenizer(base, out)
+
+    def blueprint(self, head: Head, *, tokenizer: Path, base: Path | None) -> Blueprint:
+        """Returns the parameters of the base with this head, before a PEFT method adds its own."""
+        return base_blueprint(head, base)
+
+    def build(self, blueprint: Blueprint, *, base: Path | None, placement: Placement) -> torch.nn.Module:
+        """Opens the base's weights; what the base lacks is random, so the caller seeds torch."""
+        return open_base(blueprint, base, placement)
+
+    def trainable(self, parameter: ParameterInfo) -> bool:
+        """Tells whether the parameter is new: an adapter's, a head's, or one for side columns."""
+        return parameter.role in ("adapter", "head", "side")
+
+
+def copy_tokenizer(base: Path | None, out: Path) -> None:
+    """Copies the tokenizer files of a Hugging Face folder; DataError where it has none."""
+    assert base is not None, "compose() refuses these strategies without a base"
+    out.mkdir(parents=True, exist_ok=True)
+    found = [base / name for name in _TOKENIZER_FILES if (base / name).is_file()]
+    if not found:
+        raise DataError("has no tokenizer", file=str(base), remedy="put tokenizer.json beside the weights")
+    for path in found:
+        shutil.copyfile(path, out / path.name)
+
+
+def base_blueprint(head: Head, base: Path | None) -> Blueprint:
+    """Returns the blueprint of a base with a head."""
+    from transformers import AutoConfig
+
+    from espalier_models.blueprints import blueprint_of, with_head
+
+    assert base is not None, "compose() refuses these strategies without a base"
+    return blueprint_of(with_head(AutoConfig.from_pretrained(base), head), head, base=base)
+
+
+def open_base(blueprint: Blueprint, base: Path | None, placement: Placement) -> torch.nn.Module:
+    """Opens safetensors weights with the blueprint's head, in float32: mixed precision is the trainer's part."""
+    from transformers import AutoConfig
+
+    from espalier_models.blueprints import auto_class, quiet, with_head
+
+    assert base is not None, "compose() refuses these strategies without a base"
+    quiet()
+    model: torch.nn.Module = auto_class(blueprint.head).from_pretrained(
+        base,
+        config=with_head(AutoConfig.from_pretrained(base), blueprint.head),
+        use_safetensors=True,
+        local_files_only=True,
+        ignore_mismatched_sizes=True,  # another task's head: the blueprint calls it new
+    )
+    return model.float()

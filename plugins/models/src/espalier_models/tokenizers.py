@@ -1,0 +1,104 @@
+"""An own tokenizer, trained on texts so that equal texts give equal bytes.
+
+The trainers of `tokenizers` number what they meet in the order of a hash map that is seeded anew in each process.
+For BPE that does not show, because its alphabet is sorted first. For WordPiece it does: the continuing characters
+(`##a`) get their numbers as words come, and the numbers break ties between merges. So these are numbered here,
+before training. Unigram sums floats in that order and cannot be repeated; it is not offered.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import IO, TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+_UNKNOWN = "[UNK]"
+_ALPHABET_LIMIT = 1000  # as BERT's own trainer: rarer characters become [UNK]
+
+
+def train_tokenizer(
+    texts: Iterable[str], *, algorithm: Literal["wordpiece", "bpe"], size: int, lowercase: bool
+) -> Tokenizer:
+    """Returns a tokenizer of at most `size` tokens that puts [CLS] and [SEP] around a text (Devlin et al. 2019)."""
+    from tokenizers import processors
+
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as kept:
+        tokenizer = _untrained(lowercase)
+        inner, alphabet = _characters(texts, tokenizer, kept)
+        train = _wordpiece if algorithm == "wordpiece" else _bpe
+        trained = train(tokenizer, kept, inner=inner, alphabet=alphabet, size=size)
+    marks = [(token, trained.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
+    trained.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=marks
+    )
+    return trained
+
+
+def _untrained(lowercase: bool) -> Tokenizer:
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+
+    tokenizer = Tokenizer(models.BPE(unk_token=_UNKNOWN))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase, strip_accents=lowercase)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    return tokenizer
+
+
+def _characters(texts: Iterable[str], tokenizer: Tokenizer, kept: IO[str]) -> tuple[list[str], list[str]]:
+    """Returns the characters that continue a word, and all of them, sorted; keeps the texts for the training."""
+    counts: Counter[str] = Counter()
+    inner: set[str] = set()
+    seen: set[str] = set()
+    for text in texts:
+        kept.write(json.dumps(text) + "\n")
+        for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(text)):
+            if word not in seen:
+                seen.add(word)
+                counts.update(word)
+                inner.update(word[1:])
+    common = sorted(counts, key=lambda character: (-counts[character], character))[:_ALPHABET_LIMIT]
+    return sorted(inner & set(common)), sorted(common)
+
+
+def _read(kept: IO[str]) -> Iterator[str]:
+    kept.seek(0)
+    for line in kept:
+        yield json.loads(line)
+
+
+def _bpe(tokenizer: Tokenizer, kept: IO[str], *, inner: list[str], alphabet: list[str], size: int) -> Tokenizer:
+    from tokenizers import decoders, trainers
+
+    tokenizer.decoder = decoders.BPEDecoder()
+    tokenizer.train_from_iterator(_read(kept), trainer=trainers.BpeTrainer(**_options(SPECIAL, alphabet, size)))
+    return tokenizer
+
+
+def _wordpiece(tokenizer: Tokenizer, kept: IO[str], *, inner: list[str], alphabet: list[str], size: int) -> Tokenizer:
+    from tokenizers import Tokenizer, decoders, models, trainers
+
+    continuing = tuple(f"##{character}" for character in inner)
+    tokenizer.model = models.WordPiece(unk_token=_UNKNOWN)
+    options = _options((*SPECIAL, *continuing), alphabet, max(size, len(SPECIAL) + len(continuing) + len(alphabet)))
+    tokenizer.train_from_iterator(_read(kept), trainer=trainers.WordPieceTrainer(**options))
+    # Numbered as special tokens, they would be matched in texts as such: the model is set up again without that.
+    trained = Tokenizer(models.WordPiece(tokenizer.get_vocab(), unk_token=_UNKNOWN))
+    trained.normalizer, trained.pre_tokenizer = tokenizer.normalizer, tokenizer.pre_tokenizer
+    trained.decoder = decoders.WordPiece()
+    trained.add_special_tokens(list(SPECIAL))
+    return trained
+
+
+def _options(special: tuple[str, ...], alphabet: list[str], size: int) -> dict[str, Any]:
+    return {
+        "vocab_size": size,
+        "special_tokens": list(special),
+        "initial_alphabet": alphabet,
+        "limit_alphabet": len(alphabet),
+        "show_progress": False,
+    }

@@ -1,0 +1,127 @@
+"""The strategies against their kit, and what each promises beyond it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from espalier_models import FromScratch, FullFinetune, Peft
+from espalier_sdk import DataError, Head, Placement
+from espalier_sdk.testing import check_strategy
+from espalier_sdk.testing.tiny import WORDS, write_base
+from pydantic import ValidationError
+
+SMALL = {"layers": 2, "hidden_size": 32, "heads": 4, "vocabulary_size": 200, "max_positions": 32}
+HEAD = Head("sequence-classification", outputs=3, problem="single-label")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("base")
+    write_base(folder)
+    return folder
+
+
+@pytest.mark.parametrize("tokenizer", ["wordpiece", "bpe"])
+def test_from_scratch_passes_its_kit_with_each_tokenizer(tokenizer: str) -> None:
+    refused = [{"layers": 0}, {"hidden_size": 32, "heads": 5}, {"dropout": 1.0}, {"tokenizer": "letters"}]
+    blueprint = check_strategy("from-scratch", config=SMALL | {"tokenizer": tokenizer}, refused=refused)
+    assert blueprint.blocks == 2
+    assert blueprint.new_modules == ()
+
+
+def test_full_finetune_passes_its_kit() -> None:
+    blueprint = check_strategy("full-finetune", refused=[{"layers": 2}])
+    assert blueprint.new_modules == ("bert.pooler", "classifier") or blueprint.new_modules == ("classifier",)
+
+
+def test_peft_passes_its_kit() -> None:
+    assert "classifier" in check_strategy("peft", refused=[{"rank": 8}]).new_modules
+
+
+def test_width_that_no_head_count_divides_is_refused_with_both_numbers() -> None:
+    with pytest.raises(ValidationError, match="hidden_size 36 is no multiple of heads 5"):
+        FromScratch.Config(hidden_size=36, heads=5)
+
+
+@pytest.mark.parametrize(("width", "heads"), [(128, 2), (256, 4), (64, 1), (96, 1)])
+def test_default_is_one_head_per_64_of_the_width(width: int, heads: int) -> None:
+    assert FromScratch.Config(hidden_size=width).head_count == heads
+
+
+def test_weights_of_a_from_scratch_model_are_those_of_the_formula(tmp_path: Path) -> None:
+    strategy = FromScratch(FromScratch.Config(**SMALL))
+    strategy.tokenizer([" ".join(WORDS)], base=None, out=tmp_path)
+    vocabulary = len(json.loads((tmp_path / "tokenizer.json").read_text())["model"]["vocab"])
+    count = sum(one.count for one in strategy.blueprint(HEAD, tokenizer=tmp_path, base=None).parameters)
+    width, inner, positions, layers = 32, 128, 32, 2
+    embeddings = (vocabulary + positions + 2) * width + 2 * width  # words, positions, segments, norm
+    block = 4 * (width * width + width) + 2 * width * inner + inner + width + 4 * width  # Devlin et al. 2019
+    assert count == embeddings + layers * block + (width * width + width) + (3 * width + 3)
+
+
+def test_vocabulary_keeps_its_limit_and_case_folds(tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    FromScratch(FromScratch.Config(**SMALL)).tokenizer(["Ünïcode Words " * 3], base=None, out=tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    assert len(tokenizer) <= 200
+    assert tokenizer("UNICODE").input_ids == tokenizer("ünïcode").input_ids
+
+
+def test_from_scratch_refuses_a_decoder_task(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="encoders"):
+        FromScratch(FromScratch.Config()).blueprint(Head("causal-lm"), tokenizer=tmp_path, base=None)
+
+
+def test_side_columns_are_refused_instead_of_ignored(base: Path) -> None:
+    with pytest.raises(DataError, match="side columns"):
+        FullFinetune(FullFinetune.Config()).blueprint(Head("sequence-classification", 3, 2), tokenizer=base, base=base)
+
+
+def _classifier(base: Path, out: Path, labels: int) -> Path:
+    from transformers import AutoModelForSequenceClassification
+
+    AutoModelForSequenceClassification.from_pretrained(base, num_labels=labels).save_pretrained(out)
+    return out
+
+
+def test_another_tasks_head_of_another_size_is_new(base: Path, tmp_path: Path) -> None:
+    other = _classifier(base, tmp_path / "five", 5)
+    strategy = FullFinetune(FullFinetune.Config())
+    blueprint = strategy.blueprint(HEAD, tokenizer=base, base=other)
+    assert blueprint.new_modules == ("classifier",)
+    model: Any = strategy.build(blueprint, base=other, placement=Placement())
+    assert model.classifier.out_features == 3
+
+
+def test_a_head_of_the_same_size_is_kept(base: Path, tmp_path: Path) -> None:
+    same = _classifier(base, tmp_path / "three", 3)
+    assert Peft(Peft.Config()).blueprint(HEAD, tokenizer=base, base=same).new_modules == ()
+
+
+def test_base_without_safetensors_is_refused(base: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes((base / "config.json").read_bytes())
+    with pytest.raises(DataError, match="pickle is not opened"):
+        FullFinetune(FullFinetune.Config()).blueprint(HEAD, tokenizer=base, base=tmp_path)
+
+
+def test_base_without_tokenizer_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="has no tokenizer"):
+        FullFinetune(FullFinetune.Config()).tokenizer([], base=tmp_path, out=tmp_path / "out")
+
+
+def test_the_kit_catches_a_strategy_whose_weights_do_not_follow_the_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    built = FromScratch.build
+
+    def build(self: FromScratch, blueprint: Any, *, base: Any, placement: Any) -> Any:
+        import torch
+
+        torch.manual_seed(0)
+        return built(self, blueprint, base=base, placement=placement)
+
+    monkeypatch.setattr(FromScratch, "build", build)
+    with pytest.raises(AssertionError, match="the seed decides nothing"):
+        check_strategy("from-scratch", config=SMALL)

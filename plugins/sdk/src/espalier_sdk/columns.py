@@ -1,0 +1,28 @@
+"""The names of columns that stages add to a user's own, and of those that tasks, engines and metrics agree on."""
+
+from __future__ import annotations
+
+RESERVED_PREFIX = "espalier_"
+
+# Every batch that a source yields carries these three beside the user's columns.
+ORIGIN = "espalier_origin"  # str: the file (its name, no folder of a machine) or table that a row came from
+LINE = "espalier_line"  # int64: where in the origin, from 1: a line of a text file, else a row
+ERROR = "espalier_error"  # str or null: why the row cannot be read; such a row goes to quarantine
+RAW = "espalier_raw"  # str or null: the text of a row that cannot be read
+
+# Ingestion adds these two to every row that it keeps.
+ID = "espalier_id"  # str: 32 hex digits over the row's own columns; equal rows have equal ids
+ROW = "espalier_row"  # int64: the row's place in the corpus, from 0
+
+# What `encode` makes for every task, beside the tokenizer's columns.
+ENCODED_ROW = "row"  # int64: the row of the table that was encoded (several encoded rows may share one)
+LABELS = "labels"
+
+# What an engine answers for a classification or regression head.
+LOGITS = "logits"  # list<float32>, one per output
+
+# What `decode` makes and metrics read.
+TARGET = "target"
+PREDICTION = "prediction"
+SCORE = "score"
+SCORES = "scores"

@@ -1,0 +1,140 @@
+"""The shapes in which strategies, PEFT methods, controls and engines speak about a model. No tensors, no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field, JsonValue
+
+from espalier_sdk.choice import PluginConfig
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase as Tokenizer
+
+    from espalier_sdk.protocols import PeftMethod
+
+HeadKind = Literal["causal-lm", "masked-lm", "sequence-classification", "token-classification", "question-answering"]
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+ZeroStage = Literal[0, 1, 2, 3]
+Role = Literal["embedding", "block", "norm", "head", "side", "adapter"]
+
+
+class Columns(PluginConfig):
+    """The columns that a task or a learner reads: name to a word on its type (`text`, `label`, `number`)."""
+
+    required: dict[str, str]
+    optional: dict[str, str] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterInfo:
+    """One parameter of a model, as controls and plans see it."""
+
+    name: str  # without "module.", "base_model.model.", ".default"
+    shape: tuple[int, ...]  # full shape, also under ZeRO-3
+    depth: int  # 0 embeddings, 1..blocks, blocks + 1 head and all that is new
+    role: Role
+
+    @property
+    def count(self) -> int:
+        """Returns the number of weights."""
+        total = 1
+        for size in self.shape:
+            total *= size
+        return total
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What the model puts out."""
+
+    kind: HeadKind
+    outputs: int = 0
+    side_width: int = 0
+    problem: Literal["single-label", "multi-label", "regression"] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Blueprint:
+    """A model without weights, made on the meta device."""
+
+    config: Mapping[str, JsonValue]
+    head: Head
+    blocks: int
+    parameters: tuple[ParameterInfo, ...]
+    new_modules: tuple[str, ...]  # absent from the base: trained and saved whole under any PEFT method
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """How a model lies on its hardware."""
+
+    zero_stage: ZeroStage = 0
+    workers: int = 1
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    quantise: Literal["none", "int8", "nf4"] = "none"
+    adapter_dtype: Literal["float32", "model"] = "float32"
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How many tokens an example may have, and on which side padding goes."""
+
+    max_tokens: int
+    padding_side: Literal["left", "right"] = "right"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What training may do to one parameter during one phase."""
+
+    trainable: bool = True
+    lr_scale: float = 1.0
+    anchor: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A span of optimizer steps in which rules are constant; each phase is a new engine."""
+
+    start: int
+    stop: int
+    rules: Mapping[str, Rule]
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a learner gets to make its trainer's inputs from."""
+
+    model: torch.nn.Module
+    tokenizer: Tokenizer
+    reference: torch.nn.Module | None = None
+    auxiliaries: Mapping[str, tuple[torch.nn.Module, Tokenizer]] = field(default_factory=dict)  # opened merged
+
+
+@dataclass(frozen=True, slots=True)
+class PeftTraits:
+    """What a PEFT method can do, read before any weight is loaded."""
+
+    zero_stages: frozenset[ZeroStage]
+    heads: frozenset[HeadKind]
+    identity_at_start: bool
+    mergeable: bool
+    mixes_in_batch: bool
+    virtual_tokens: int = 0  # taken from Budget.max_tokens before encoding
+    hides_padding: bool = False  # feeds inputs_embeds: a pooled decoder must pad left
+    calibration_batches: int = 0
+    reference: Literal["disable", "copy"] = "disable"
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """What an engine needs to open a PEFT model on its base: the saved folder, and the method that reads it."""
+
+    folder: Path
+    method: PeftMethod

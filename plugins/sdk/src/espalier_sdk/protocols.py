@@ -1,0 +1,226 @@
+"""The plugin protocols: one per kind of choice that a spec can make.
+
+Annotations stay text, so that importing this needs neither torch, ray nor pyarrow; the loader compares
+`inspect.signature` (names, kinds, defaults) and never resolves a type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import ray.data
+    import torch
+    from pydantic import BaseModel, JsonValue
+    from transformers import PreTrainedTokenizerBase as Tokenizer
+    from transformers import Trainer, TrainingArguments
+
+    from espalier_sdk.choice import State as AnyState
+    from espalier_sdk.model import (
+        Adapter,
+        Blueprint,
+        Budget,
+        Columns,
+        Head,
+        HeadKind,
+        ParameterInfo,
+        Parts,
+        PeftTraits,
+        Placement,
+        Rule,
+        Split,
+        ZeroStage,
+    )
+
+
+class Plugin(Protocol):
+    """What every plugin is: a class with a contract number, a `Config`, and a constructor that takes one."""
+
+    contract: ClassVar[int]
+    Config: ClassVar[type[Any]]
+
+    def __init__(self, config: Any) -> None: ...
+
+
+class Fitted(Protocol):
+    """What learns from the train split: a monoid, so that a for loop, Ray Data or SQL may run it."""
+
+    State: ClassVar[type[Any]]
+
+    def observe(self, rows: pa.Table) -> AnyState: ...
+    def combine(self, left: Any, right: Any) -> AnyState: ...
+    def finish(self, seen: Any) -> AnyState: ...
+
+
+class Source(Plugin, Protocol):
+    """Where documents come from."""
+
+    def fingerprint(self) -> str | None:
+        """Returns what changes when the content does; None where that cannot be known, so that it is read again."""
+        ...
+
+    def parts(self) -> Sequence[JsonValue]:
+        """Returns independent parts in their lasting order; each is read by one worker."""
+        ...
+
+    def read(self, part: JsonValue) -> Iterator[pa.RecordBatch]:
+        """Yields rows with the columns ORIGIN, LINE, ERROR and RAW beside the data's own."""
+        ...
+
+
+class BaseModelSource(Plugin, Protocol):
+    """Where pre-trained weights come from."""
+
+    def revision(self) -> str:
+        """Returns what names these very weights for ever; it enters the request digest."""
+        ...
+
+    def fetch(self, revision: str, folder: Path) -> None:
+        """Writes a Hugging Face folder (config, tokenizer, safetensors; never pickle)."""
+        ...
+
+
+class RecordTransform(Plugin, Protocol):
+    """Changes or drops rows, one at a time, and learns nothing."""
+
+    kind: ClassVar[Literal["record"]]
+    at_serving: ClassVar[bool]
+
+    @property
+    def splits(self) -> frozenset[Split]: ...
+    def apply(self, rows: pa.Table) -> pa.Table: ...
+
+
+class FittedTransform(Plugin, Fitted, Protocol):
+    """Changes rows by what it learned from the train split."""
+
+    kind: ClassVar[Literal["fitted"]]
+    at_serving: ClassVar[bool]
+
+    @property
+    def splits(self) -> frozenset[Split]: ...
+    def apply(self, rows: pa.Table, *, state: Any) -> pa.Table: ...
+
+
+class CorpusTransform(Plugin, Protocol):
+    """Looks at the whole corpus; acts before the split, and never at serving."""
+
+    kind: ClassVar[Literal["corpus"]]
+
+    def apply(self, documents: ray.data.Dataset) -> ray.data.Dataset: ...
+
+
+class Task(Plugin, Fitted, Protocol):
+    """What is answered: columns, fitted state, encoding, decoding, request and response. Without torch."""
+
+    head_kind: ClassVar[HeadKind]  # known before anything is fitted, so that conflicts are found before any work
+
+    def columns(self) -> Columns: ...
+    def head(self, state: Any) -> Head: ...
+    def encode(self, rows: pa.Table, *, state: Any, tokenizer: Tokenizer, budget: Budget) -> pa.Table: ...
+    def decode(self, outputs: pa.Table, encoded: pa.Table, *, state: Any) -> pa.Table: ...
+    def request(self, state: Any) -> type[BaseModel]: ...
+    def response(self, state: Any) -> type[BaseModel]: ...
+
+
+class Learner(Plugin, Protocol):
+    """Which signal a model is learned from. Training only."""
+
+    heads: ClassVar[frozenset[HeadKind]]
+    auxiliaries: ClassVar[Mapping[str, HeadKind]]
+    needs_reference: ClassVar[bool]
+
+    def columns(self, task: Task) -> Columns: ...
+    def encode(self, rows: pa.Table, *, task: Task, state: Any, tokenizer: Tokenizer, budget: Budget) -> pa.Table: ...
+    def trainer(self) -> type[Trainer]:
+        """Returns a class; the service adds `create_optimizer`, because DeepSpeed loses one that is handed over."""
+        ...
+
+    def arguments(self, common: Mapping[str, Any]) -> TrainingArguments: ...
+    def inputs(self, parts: Parts) -> Mapping[str, Any]:
+        """Returns further arguments of the trainer: data_collator, reward_funcs, ref_model."""
+        ...
+
+
+class ModelStrategy(Plugin, Protocol):
+    """How the model comes to be, and what of it may change."""
+
+    base: ClassVar[Literal["required", "forbidden"]]
+    peft: ClassVar[Literal["required", "forbidden"]]
+    learning_rate: ClassVar[float]  # the usual peak rate, where a spec names none
+
+    def tokenizer(self, texts: Iterable[str], *, base: Path | None, out: Path) -> None: ...
+    def blueprint(self, head: Head, *, tokenizer: Path, base: Path | None) -> Blueprint: ...
+    def build(self, blueprint: Blueprint, *, base: Path | None, placement: Placement) -> torch.nn.Module: ...
+    def trainable(self, parameter: ParameterInfo) -> bool: ...
+
+
+class PeftMethod(Plugin, Protocol):
+    """Which small part is trained. Token-level outputs and labels must align with `input_ids`."""
+
+    def traits(self) -> PeftTraits: ...
+    def parameters(self, blueprint: Blueprint) -> tuple[ParameterInfo, ...]:
+        """Returns exactly what `inject` adds, before any weight is loaded."""
+        ...
+
+    def place(self, placement: Placement) -> Placement: ...
+    def inject(
+        self,
+        model: torch.nn.Module,
+        *,
+        blueprint: Blueprint,
+        placement: Placement,
+        calibration: Iterable[Mapping[str, torch.Tensor]],
+    ) -> torch.nn.Module: ...
+    def after_step(self, model: torch.nn.Module, *, step: int, steps: int) -> None: ...
+    def extra_state(self, model: torch.nn.Module) -> Mapping[str, torch.Tensor]:
+        """Returns what must survive a resume and `state_dict` misses."""
+        ...
+
+    def restore(self, model: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> None: ...
+    def save(self, model: torch.nn.Module, folder: Path) -> None: ...
+    def load(self, model: torch.nn.Module, folder: Path) -> torch.nn.Module: ...
+    def merge(self, model: torch.nn.Module) -> torch.nn.Module:
+        """Folds the method into its base; raises NotMergeable where that cannot be done."""
+        ...
+
+
+class TrainingControl(Plugin, Protocol):
+    """How far each weight may move, and when. Without torch and without state."""
+
+    zero_stages: ClassVar[frozenset[ZeroStage]]
+
+    def boundaries(self, parameters: Sequence[ParameterInfo], *, steps: int) -> Sequence[int]: ...
+    def rule(self, parameter: ParameterInfo, *, blocks: int, step: int, steps: int) -> Rule: ...
+
+
+class Metric(Plugin, Protocol):
+    """How good predictions are. `reports` lists the values that are there whatever the data."""
+
+    greater_is_better: ClassVar[bool]
+    reports: ClassVar[tuple[str, ...]]
+
+    def rows(self, predictions: pa.Table) -> Sequence[float] | None:
+        """Returns one figure per row for paired tests; None where the metric is no mean over rows."""
+        ...
+
+    def values(self, predictions: pa.Table) -> Mapping[str, float]: ...
+
+
+class Engine(Plugin, Protocol):
+    """How a model answers; evaluation and serving both use it."""
+
+    def open(self, model: Path, *, head: Head, adapters: Mapping[str, Adapter], placement: Placement) -> None:
+        """Opens a full model, or the base that adapters are loaded on."""
+        ...
+
+    async def forward(self, encoded: pa.Table, *, adapter: str | None) -> pa.Table:
+        """Answers encoded rows in their order."""
+        ...
+
+    def generate(
+        self, encoded: pa.Table, *, adapter: str | None, settings: Mapping[str, JsonValue]
+    ) -> AsyncIterator[pa.RecordBatch]: ...

@@ -1,0 +1,163 @@
+"""The kit for learners: columns, encoding, a trainer class that the service can drive, and a loss that falls."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
+
+from espalier_sdk.choice import PluginConfig, State
+from espalier_sdk.columns import ENCODED_ROW, LABELS, TARGET
+from espalier_sdk.model import Budget, Columns, Head, HeadKind, Parts
+from espalier_sdk.testing.plugin import check_plugin
+from espalier_sdk.testing.tiny import WORDS, one_thread, tiny, write_tokenizer
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_OWNED = ("model", "args", "train_dataset", "eval_dataset", "optimizers", "callbacks", "processing_class")
+_NOT_TRAINED = (ENCODED_ROW, TARGET)
+_STEPS = 24
+
+
+@one_thread()
+def check_learner(
+    name: str,
+    *,
+    config: Mapping[str, Any] | None = None,
+    rows: pa.Table | None = None,
+    task: Any = None,
+) -> None:
+    """Checks a learner by training a tiny encoder for a few steps.
+
+    Without `rows` and `task`, the kit's own texts of two kinds are learned. The columns that the learner needs are
+    in the rows; encoding is deterministic; the trainer is a class of transformers' family; the arguments keep what
+    the service says; the inputs leave alone what the service owns; the loss is finite and falls.
+    """
+    import pyarrow as pa
+
+    plugin = check_plugin("espalier.learners", name)
+    assert plugin.heads and plugin.heads <= set(get_args(HeadKind)), f"{name}: heads is {plugin.heads}"
+    assert set(plugin.auxiliaries.values()) <= set(get_args(HeadKind)), f"{name}: auxiliaries {plugin.auxiliaries}"
+    assert isinstance(plugin.needs_reference, bool), f"{name}: needs_reference must be a bool"
+    learner = plugin(plugin.Config.model_validate(dict(config or {})))
+    task = task or TwoKinds(PluginConfig())
+    rows = rows if rows is not None else pa.Table.from_pylist(TwoKinds.rows())
+    columns = learner.columns(task)
+    assert isinstance(columns, Columns), f"{name}: columns() must be Columns"
+    absent = [column for column in columns.required if column not in rows.column_names]
+    assert not absent, f"{name}: needs {', '.join(absent)}, which the rows lack"
+    with tempfile.TemporaryDirectory() as folder:
+        _check_training(name, learner, task, rows, Path(folder))
+
+
+def _check_training(name: str, learner: Any, task: Any, rows: pa.Table, place: Path) -> None:
+    import torch
+    from transformers import AutoTokenizer, Trainer, TrainingArguments
+
+    write_tokenizer(place / "tokenizer")
+    tokenizer = AutoTokenizer.from_pretrained(place / "tokenizer", local_files_only=True)
+    state = task.finish(task.observe(rows))
+    options = {"task": task, "state": state, "tokenizer": tokenizer, "budget": Budget(max_tokens=16)}
+    encoded = learner.encode(rows, **options)
+    assert encoded.equals(learner.encode(rows, **options)), f"{name}: encoding again gives other rows"
+    kind = learner.trainer()
+    assert isinstance(kind, type) and issubclass(kind, Trainer), f"{name}: trainer() must be a Trainer class"
+    common = _common(place / "out")
+    arguments = learner.arguments(common)
+    assert isinstance(arguments, TrainingArguments), f"{name}: arguments() must be TrainingArguments"
+    changed = [key for key, value in common.items() if key != "report_to" and getattr(arguments, key) != value]
+    assert not changed, f"{name}: arguments() changes {', '.join(changed)}, which the service decides"
+    model = tiny("bert", task.head(state)).model
+    inputs = dict(learner.inputs(Parts(model=model, tokenizer=tokenizer)))
+    owned = [key for key in inputs if key in _OWNED]
+    assert not owned, f"{name}: inputs() holds {', '.join(owned)}, which the service gives"
+    examples = [{key: value for key, value in row.items() if key not in _NOT_TRAINED} for row in encoded.to_pylist()]
+    torch.manual_seed(0)
+    trainer = kind(model=model, args=arguments, train_dataset=examples, processing_class=tokenizer, **inputs)
+    trainer.train()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert losses and all(loss == loss and abs(loss) < 1e6 for loss in losses), f"{name}: the loss is {losses}"
+    third = max(1, len(losses) // 3)
+    first, last = sum(losses[:third]) / third, sum(losses[-third:]) / third
+    assert last < first, f"{name}: over {_STEPS} steps the loss goes from {first:.3f} to {last:.3f}"
+
+
+def _common(out: Path) -> dict[str, Any]:
+    return {
+        "output_dir": str(out),
+        "max_steps": _STEPS,
+        "per_device_train_batch_size": 8,
+        "learning_rate": 5e-3,
+        "seed": 0,
+        "use_cpu": True,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "report_to": [],
+        "disable_tqdm": True,
+        "remove_unused_columns": False,
+        "dataloader_pin_memory": False,
+    }
+
+
+class _TwoKindsState(State):
+    """Nothing is learned."""
+
+
+class TwoKinds:
+    """The kit's own task: texts of one half of the words, and texts of the other."""
+
+    contract: ClassVar[int] = 1
+    Config: ClassVar[type[PluginConfig]] = PluginConfig
+    State: ClassVar[type[_TwoKindsState]] = _TwoKindsState
+    head_kind: ClassVar[HeadKind] = "sequence-classification"
+
+    def __init__(self, config: PluginConfig) -> None:
+        self._config = config
+
+    @staticmethod
+    def rows() -> list[dict[str, Any]]:
+        """Returns 16 rows."""
+        half = len(WORDS) // 2
+        return [
+            {"text": " ".join(WORDS[start + side * half : start + side * half + 5]), "label": side}
+            for start in range(8)
+            for side in (0, 1)
+        ]
+
+    def columns(self) -> Columns:
+        """Returns text and label."""
+        return Columns(required={"text": "text", "label": "label"})
+
+    def observe(self, rows: pa.Table) -> _TwoKindsState:
+        """Sees nothing."""
+        return _TwoKindsState()
+
+    def combine(self, left: Any, right: Any) -> _TwoKindsState:
+        """Combines nothing."""
+        return _TwoKindsState()
+
+    def finish(self, seen: Any) -> _TwoKindsState:
+        """Learns nothing."""
+        return _TwoKindsState()
+
+    def head(self, state: Any) -> Head:
+        """Returns a head of two outputs."""
+        return Head("sequence-classification", outputs=2, problem="single-label")
+
+    def encode(self, rows: pa.Table, *, state: Any, tokenizer: Any, budget: Budget) -> pa.Table:
+        """Returns tokens and labels."""
+        import pyarrow as pa
+
+        tokens = tokenizer(rows.column("text").to_pylist(), truncation=True, max_length=budget.max_tokens)
+        labels = rows.column("label")
+        return pa.table(
+            {
+                ENCODED_ROW: pa.array(range(rows.num_rows), pa.int64()),
+                "input_ids": pa.array(tokens["input_ids"], pa.list_(pa.int32())),
+                "attention_mask": pa.array(tokens["attention_mask"], pa.list_(pa.int8())),
+                LABELS: labels,
+                TARGET: labels,
+            }
+        )

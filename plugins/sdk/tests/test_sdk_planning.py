@@ -1,0 +1,159 @@
+"""`plan` and `compose`: pure, complete, and as their docstrings say."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise, product
+from typing import Any
+
+import pytest
+from espalier_sdk import Head, ParameterInfo, Placement, Rule, clean_name, compose, plan
+from espalier_sdk.testing.fakes import FakeControl, FakeLearner, FakePeft, FakeStrategy
+from hypothesis import given
+from hypothesis import strategies as st
+
+PARAMETERS = (
+    ParameterInfo("embeddings.weight", (8, 4), 0, "embedding"),
+    ParameterInfo("layer.0.weight", (4, 4), 1, "block"),
+    ParameterInfo("layer.1.weight", (4, 4), 2, "block"),
+    ParameterInfo("classifier.weight", (2, 4), 3, "head"),
+)
+HEAD = Head("sequence-classification", outputs=2)
+
+rules = st.builds(
+    Rule,
+    trainable=st.booleans(),
+    lr_scale=st.sampled_from([0.25, 0.5, 1.0, 2.0]),
+    anchor=st.sampled_from([0.0, 0.125, 0.5]),
+)
+controls = st.builds(
+    FakeControl,
+    cuts=st.lists(st.integers(-5, 60), unique=True).map(sorted).map(tuple),
+    rules=st.lists(rules, min_size=1, max_size=3).map(tuple),
+)
+roles = st.sets(st.sampled_from(["embedding", "block", "head"])).map(tuple)
+
+
+def _plan(strategy: Any, given_controls: Any, steps: int) -> Any:
+    return plan(PARAMETERS, strategy=strategy, controls=given_controls, blocks=2, steps=steps)
+
+
+@given(st.lists(controls, max_size=3), st.integers(1, 50), roles)
+def test_phases_cover_all_steps_without_gap_and_neighbours_differ(
+    some: list[FakeControl], steps: int, trained: tuple[str, ...]
+) -> None:
+    phases = _plan(FakeStrategy(roles=trained), some, steps)
+    assert phases[0].start == 0
+    assert phases[-1].stop == steps
+    assert all(phase.start < phase.stop for phase in phases)
+    for before, after in pairwise(phases):
+        assert before.stop == after.start
+        assert before.rules != after.rules
+
+
+@given(st.lists(controls, max_size=3), st.integers(1, 50), roles)
+def test_each_rule_is_and_product_and_sum_at_every_step(
+    some: list[FakeControl], steps: int, trained: tuple[str, ...]
+) -> None:
+    strategy = FakeStrategy(roles=trained)
+    for phase in _plan(strategy, some, steps):
+        assert set(phase.rules) == {one.name for one in PARAMETERS}
+        for one, step in product(PARAMETERS, range(phase.start, phase.stop)):
+            said = [control.rule(one, blocks=2, step=step, steps=steps) for control in some]
+            rule = phase.rules[one.name]
+            assert rule.trainable == (strategy.trainable(one) and all(each.trainable for each in said))
+            assert math.isclose(rule.lr_scale, math.prod(each.lr_scale for each in said))
+            assert math.isclose(rule.anchor, math.fsum(each.anchor for each in said))
+
+
+@given(st.lists(controls, max_size=3), st.integers(1, 50))
+def test_plan_is_pure_and_does_not_depend_on_the_order_of_controls(some: list[FakeControl], steps: int) -> None:
+    assert _plan(FakeStrategy(), some, steps) == _plan(FakeStrategy(), some, steps)
+    assert _plan(FakeStrategy(), some[::-1], steps) == _plan(FakeStrategy(), some, steps)
+
+
+def test_cuts_outside_the_training_and_cuts_that_change_nothing_make_no_phase() -> None:
+    assert [(one.start, one.stop) for one in _plan(FakeStrategy(), [FakeControl(cuts=(-3, 0, 5, 10, 99))], 10)] == [
+        (0, 10)
+    ]
+
+
+@pytest.mark.parametrize("steps", [0, -1])
+def test_training_of_no_step_is_refused(steps: int) -> None:
+    with pytest.raises(ValueError, match=f"steps={steps}: must be at least 1"):
+        _plan(FakeStrategy(), [], steps)
+
+
+def _compose(**changes: Any) -> tuple[str, ...]:
+    choices: dict[str, Any] = {
+        "strategy": FakeStrategy(),
+        "peft": None,
+        "learner": FakeLearner(),
+        "head": HEAD,
+        "controls": [],
+        "placement": Placement(),
+        "has_base": True,
+    }
+    return compose(**choices | changes)
+
+
+CONFLICTS: list[tuple[dict[str, Any], str]] = [
+    ({"has_base": False}, "the strategy needs base: add `base:`"),
+    ({"learner": FakeLearner(frozenset({"causal-lm"}))}, "the learner trains causal-lm, the task needs sequence-"),
+    (
+        {"controls": [FakeControl(), FakeControl(zero_stages=frozenset({1, 2}))]},
+        "controls[1] runs at ZeRO stage 1 or 2",
+    ),
+    ({"placement": Placement(quantise="nf4")}, "a nf4 base cannot be trained whole"),
+]
+
+
+def test_choices_that_go_together_have_no_conflict() -> None:
+    assert _compose() == ()
+    assert _compose(strategy=FakeStrategy(peft="required"), peft=FakePeft()) == ()
+    assert _compose(strategy=FakeStrategy(base="forbidden"), has_base=False) == ()
+
+
+@pytest.mark.parametrize(("changes", "sentence"), CONFLICTS)
+def test_each_conflict_is_a_sentence_that_names_it(changes: dict[str, Any], sentence: str) -> None:
+    problems = _compose(**changes)
+    assert len(problems) == 1
+    assert sentence in problems[0]
+
+
+def test_all_conflicts_come_at_once() -> None:
+    together: dict[str, Any] = {}
+    for changes, _ in CONFLICTS:
+        together |= changes
+    problems = _compose(**together)
+    assert len(problems) == len(CONFLICTS)
+    for _, sentence in CONFLICTS:
+        assert any(sentence in problem for problem in problems)
+
+
+def test_method_that_does_not_go_with_head_or_zero_stage_is_a_conflict() -> None:
+    method = FakePeft(zero_stages=frozenset({0}), heads=frozenset({"causal-lm"}))
+    strategy = FakeStrategy(peft="required")
+    problems = _compose(strategy=strategy, peft=method, placement=Placement(zero_stage=3))
+    assert problems == (
+        "the PEFT method supports causal-lm, the task needs sequence-classification",
+        "the PEFT method runs at ZeRO stage 0, where.zero_stage is 3",
+    )
+
+
+def test_method_beside_a_strategy_that_takes_none_is_a_conflict() -> None:
+    assert _compose(peft=FakePeft()) == ("the strategy takes no peft: remove `peft:`",)
+    assert _compose(strategy=FakeStrategy(peft="required")) == ("the strategy needs peft: add `peft:`",)
+
+
+@pytest.mark.parametrize(
+    ("wrapped", "clean"),
+    [
+        ("module.bert.pooler.dense.weight", "bert.pooler.dense.weight"),
+        ("base_model.model.layers.0.q_proj.lora_A.default.weight", "layers.0.q_proj.lora_A.weight"),
+        ("module.base_model.model.layers.0.q_proj.base_layer.weight", "layers.0.q_proj.weight"),
+        ("base_model.model.classifier.modules_to_save.default.bias", "classifier.bias"),
+    ],
+)
+def test_names_lose_what_ddp_and_peft_put_around_them(wrapped: str, clean: str) -> None:
+    assert clean_name(wrapped) == clean

@@ -1,0 +1,56 @@
+"""The request and response of a classification as pydantic models, made from its columns and labels."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from espalier_sdk.columns import PREDICTION
+from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
+
+Text = Annotated[str, Field(strict=True)]
+
+
+class _Question(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, serialize_by_alias=True)
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> _Question:
+        if not any(str(value).strip() for value in self.__dict__.values()):
+            raise ValueError("there is no text to classify")
+        return self
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    label: str = Field(description="The label with the highest score.")
+    score: float = Field(ge=0, le=1, description="The score of that label.")
+    scores: dict[str, float] = Field(description="The score of each label; they sum to 1.")
+
+
+def request_model(texts: tuple[str, ...]) -> type[BaseModel]:
+    """Returns the model of one question: each text column is required, and not all may be empty.
+
+    `model_dump()` gives a row with the columns' own names.
+    """
+    # A column may have a name that no Python field can have (`free text`, `class`, `_id`): the alias carries it.
+    fields: dict[str, Any] = {
+        f"text_{place}": (Text, Field(alias=name, description=f"The column {name!r}."))
+        for place, name in enumerate(texts)
+    }
+    return create_model("ClassificationRequest", __base__=_Question, **fields)
+
+
+def response_model(labels: tuple[str, ...]) -> type[BaseModel]:
+    """Returns the model of one answer, `{label, score, scores}`; a row that `decode` made is read as well."""
+
+    class ClassificationResponse(_Answer):
+        @model_validator(mode="before")
+        @classmethod
+        def _from_row(cls, value: Any) -> Any:
+            if isinstance(value, dict) and PREDICTION in value:
+                scores = dict(zip(labels, value["scores"], strict=True))
+                return {"label": value[PREDICTION], "score": value["score"], "scores": scores}
+            return value
+
+    return ClassificationResponse

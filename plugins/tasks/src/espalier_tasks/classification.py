@@ -1,0 +1,209 @@
+"""The task `classification`: one label of a closed list for each text."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from espalier_sdk.choice import PluginConfig
+from espalier_sdk.columns import ENCODED_ROW, LABELS, LOGITS, PREDICTION, SCORE, SCORES, TARGET
+from espalier_sdk.errors import DataError
+from espalier_sdk.model import Columns, Head, HeadKind
+from pydantic import BaseModel, Field, field_validator, model_validator
+
+from espalier_tasks.answers import request_model, response_model
+from espalier_tasks.labels import LabelState, combine_labels, finish_labels, observe_labels
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from espalier_sdk.model import Budget
+    from transformers import PreTrainedTokenizerBase as Tokenizer
+
+UNKNOWN_LABEL = -1  # the label of a row whose target is not in the label map; never trained on
+
+
+class ClassificationConfig(PluginConfig):
+    """Which columns are read, and which labels there are."""
+
+    text: str | tuple[str, ...] = Field(
+        description="The column that is read, or several that are joined, line by line."
+    )
+    target: str = Field(description="The column that holds the label.")
+    labels: tuple[str, ...] | None = Field(
+        default=None,
+        min_length=2,
+        description="All labels in a lasting order; default: those of the train split, sorted.",
+    )
+
+    @field_validator("text")
+    @classmethod
+    def _some_text(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        names = (value,) if isinstance(value, str) else value
+        if not names or len(set(names)) < len(names) or not all(names):
+            raise ValueError("must name one column, or several different ones")
+        return value
+
+    @model_validator(mode="after")
+    def _apart(self) -> Self:
+        if self.target in self.texts:
+            raise ValueError(f"target {self.target!r} is also a text column: the answer must not be in the question")
+        if self.labels is not None and len(set(self.labels)) < len(self.labels):
+            raise ValueError("labels must differ from each other")
+        return self
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Returns the text columns in their order."""
+        return (self.text,) if isinstance(self.text, str) else self.text
+
+
+class Classification:
+    """One label for each text, with a score for every label."""
+
+    contract: ClassVar[int] = 1
+    Config: ClassVar[type[ClassificationConfig]] = ClassificationConfig
+    State: ClassVar[type[LabelState]] = LabelState
+    head_kind: ClassVar[HeadKind] = "sequence-classification"
+
+    def __init__(self, config: ClassificationConfig) -> None:
+        self.config = config
+
+    def columns(self) -> Columns:
+        """Returns the text columns and the target."""
+        return Columns(required={**dict.fromkeys(self.config.texts, "text"), self.config.target: "label"})
+
+    def observe(self, rows: pa.Table) -> LabelState:
+        """Counts the labels of some rows."""
+        return observe_labels(_as_text(rows, self.config.target))
+
+    def combine(self, left: LabelState, right: LabelState) -> LabelState:
+        """Adds two counts."""
+        return combine_labels(left, right)
+
+    def finish(self, seen: LabelState) -> LabelState:
+        """Returns the label map; raises DataError for fewer than two classes or a label that was not declared."""
+        return finish_labels(seen, column=self.config.target, declared=self.config.labels)
+
+    def head(self, state: LabelState) -> Head:
+        """Returns a head with one output per label."""
+        return Head(kind=self.head_kind, outputs=len(state.labels), problem="single-label")
+
+    def encode(self, rows: pa.Table, *, state: LabelState, tokenizer: Tokenizer, budget: Budget) -> pa.Table:
+        """Returns `row`, `input_ids` and `attention_mask`, and with a target column `labels` and `target`.
+
+        Sequences are cut to `budget.max_tokens` and not padded. A target that is unknown or empty has the
+        label -1; its text stays in `target`.
+        """
+        import pyarrow as pa
+
+        texts = self._texts(rows)
+        tokens = (
+            tokenizer(texts, truncation=True, max_length=budget.max_tokens, padding=False, return_token_type_ids=False)
+            if texts
+            else {"input_ids": [], "attention_mask": []}
+        )
+        columns: dict[str, pa.Array | pa.ChunkedArray] = {
+            ENCODED_ROW: pa.array(range(rows.num_rows), pa.int64()),
+            "input_ids": pa.array(tokens["input_ids"], pa.list_(pa.int32())),
+            "attention_mask": pa.array(tokens["attention_mask"], pa.list_(pa.int8())),
+        }
+        if self.config.target in rows.column_names:
+            target = _as_text(rows, self.config.target)
+            columns[LABELS] = _codes(target, state.labels)
+            columns[TARGET] = target
+        return pa.table(columns)
+
+    def decode(self, outputs: pa.Table, encoded: pa.Table, *, state: LabelState) -> pa.Table:
+        """Returns `row`, `prediction`, `score` and `scores` (softmax, in the order of the labels), and `target`."""
+        import numpy as np
+        import pyarrow as pa
+
+        scores = _softmax(_logits(outputs, labels=len(state.labels)))  # (rows, labels) float32
+        best = scores.argmax(axis=1)
+        columns: dict[str, pa.Array | pa.ChunkedArray] = {
+            ENCODED_ROW: encoded.column(ENCODED_ROW),
+            PREDICTION: pa.array(np.asarray(state.labels, dtype=object)[best], pa.string()),
+            SCORE: pa.array(scores[np.arange(len(best)), best], pa.float32()),
+            SCORES: _lists(scores),
+        }
+        if TARGET in encoded.column_names:
+            columns[TARGET] = encoded.column(TARGET)
+        return pa.table(columns)
+
+    def request(self, state: LabelState) -> type[BaseModel]:
+        """Returns the model of one question: the text columns."""
+        return request_model(self.config.texts)
+
+    def response(self, state: LabelState) -> type[BaseModel]:
+        """Returns the model of one answer, `{label, score, scores}`; it also reads a row that `decode` made."""
+        return response_model(state.labels)
+
+    def _texts(self, rows: pa.Table) -> list[str]:
+        parts = [_as_text(rows, name).to_pylist() for name in self.config.texts]
+        if len(parts) == 1:
+            return [text or "" for text in parts[0]]
+        return ["\n".join(text for text in row if text) for row in zip(*parts, strict=True)]
+
+
+def _as_text(rows: pa.Table, name: str) -> pa.ChunkedArray:
+    import pyarrow as pa
+
+    if name not in rows.column_names:
+        raise DataError(f"there is no column {name!r}", field=name, accepted=", ".join(rows.column_names))
+    column = rows.column(name)
+    if column.type == pa.string():
+        return column
+    try:
+        return column.cast(pa.string())
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:
+        raise DataError(
+            f"column {name!r} holds {column.type}, which is no text", field=name, accepted="text, numbers or booleans"
+        ) from error
+
+
+def _codes(target: pa.ChunkedArray, labels: tuple[str, ...]) -> pa.ChunkedArray:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    found = pc.index_in(target, value_set=pa.array(labels, pa.string()))
+    return pc.fill_null(found.cast(pa.int64()), UNKNOWN_LABEL)
+
+
+def _logits(outputs: pa.Table, *, labels: int) -> np.ndarray:
+    import numpy as np
+
+    column: Any = outputs.column(LOGITS).combine_chunks()
+    if hasattr(column, "chunks"):
+        column = column.chunk(0) if column.num_chunks else column
+    flat = column.flatten().to_numpy(zero_copy_only=False) if outputs.num_rows else np.zeros(0, np.float32)
+    if flat.size != outputs.num_rows * labels:
+        raise DataError(
+            f"the model answers {flat.size / outputs.num_rows:g} outputs per row, the task has {labels} labels",
+            field=LOGITS,
+            remedy="open the model with the state that it was trained with",
+        )
+    if not np.isfinite(flat).all():
+        row = int(np.flatnonzero(~np.isfinite(flat))[0]) // labels
+        raise DataError(
+            f"the model answers no number for row {row}", field=LOGITS, remedy="train again at a lower rate"
+        )
+    return flat.reshape(outputs.num_rows, labels).astype(np.float32, copy=False)
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    import numpy as np
+
+    if not logits.size:
+        return logits
+    raised = np.exp(logits - logits.max(axis=1, keepdims=True))
+    scores: np.ndarray = raised / raised.sum(axis=1, keepdims=True)
+    return scores
+
+
+def _lists(values: np.ndarray) -> pa.ListArray:
+    import numpy as np
+    import pyarrow as pa
+
+    rows, width = values.shape
+    offsets = np.arange(rows + 1, dtype=np.int32) * width
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values.ravel(), pa.float32()))

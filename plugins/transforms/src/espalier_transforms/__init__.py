@@ -1,0 +1,20 @@
+"""What happens to records and to the corpus: clean, filter, missing, deduplicate."""
+
+from __future__ import annotations
+
+from espalier_transforms.clean import Clean, CleanConfig
+from espalier_transforms.deduplicate import Deduplicate, DeduplicateConfig
+from espalier_transforms.filter import Condition, Filter, FilterConfig
+from espalier_transforms.missing import Missing, MissingConfig
+
+__all__ = [
+    "Clean",
+    "CleanConfig",
+    "Condition",
+    "Deduplicate",
+    "DeduplicateConfig",
+    "Filter",
+    "FilterConfig",
+    "Missing",
+    "MissingConfig",
+]

@@ -1,0 +1,74 @@
+"""What a language model is worth: a majority guess, and TF-IDF with a linear model, on the same rows.
+
+Baselines from scikit-learn; they always stand below the candidates.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+import pyarrow as pa
+from espalier_runtime.job import Job
+from espalier_sdk import Choice
+from espalier_sdk.columns import PREDICTION, SCORE, TARGET
+
+Answer = tuple[str, float]  # label and score
+
+
+def baselines(job: Job, train: pa.Table, rows: pa.Table) -> Iterator[tuple[str, float, pa.Table]]:
+    """Yields name, start time and predictions of each baseline that fits the task's head."""
+    choice = Choice.model_validate(job.inputs["dataset"].manifest.what["task"])
+    task = job.plugins.load("espalier.tasks", choice)
+    if task.head_kind != "sequence-classification":
+        return
+    required = task.columns().required
+    texts = [name for name, kind in required.items() if kind == "text"]
+    target = next(name for name, kind in required.items() if kind == "label")
+    train = train.filter(train.column(target).is_valid())  # a row without a label teaches nothing
+    known, wanted = _column(train, target).to_pylist(), _column(rows, target)
+    started = time.perf_counter()
+    yield "tf-idf-linear", started, _table(wanted, linear(_texts(train, texts), known, _texts(rows, texts)))
+    started = time.perf_counter()
+    yield "majority", started, _table(wanted, [most_frequent(known)] * len(wanted))
+
+
+def linear(texts: list[str], labels: list[str], asked: list[str]) -> list[Answer]:
+    """Word uni- and bigrams, sublinear TF-IDF, logistic regression with balanced classes.
+
+    Where no text has a word, nothing can be learned from words, and the answer is the most frequent label.
+    """
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, strip_accents="unicode")
+    words = vectorizer.build_analyzer()
+    if not any(words(text) for text in texts):
+        return [most_frequent(labels)] * len(asked)
+    model = make_pipeline(vectorizer, LogisticRegression(C=10.0, max_iter=1000, class_weight="balanced"))
+    shares = model.fit(texts, labels).predict_proba(asked)
+    best = shares.argmax(axis=1)
+    return [(str(model.classes_[place]), float(row[place])) for place, row in zip(best, shares, strict=True)]
+
+
+def most_frequent(labels: list[str]) -> Answer:
+    """Returns the most frequent label, the first by name of equals, and its share."""
+    counted = Counter(labels)
+    label = min(counted, key=lambda one: (-counted[one], one))
+    return label, counted[label] / len(labels)
+
+
+def _texts(table: pa.Table, columns: list[str]) -> list[str]:
+    lists = [_column(table, name).to_pylist() for name in columns]
+    return [" ".join(value or "" for value in values) for values in zip(*lists, strict=True)]
+
+
+def _column(table: pa.Table, name: str) -> pa.ChunkedArray:
+    return table.column(name).cast(pa.string())
+
+
+def _table(targets: pa.ChunkedArray, answers: list[Answer]) -> pa.Table:
+    labels, scores = zip(*answers, strict=True)
+    return pa.table({TARGET: targets, PREDICTION: pa.array(labels, pa.string()), SCORE: pa.array(scores, pa.float32())})

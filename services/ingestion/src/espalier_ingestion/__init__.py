@@ -1,0 +1,1 @@
+"""Espalier service: sources to a corpus, on Ray Data."""

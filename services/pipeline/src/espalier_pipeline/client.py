@@ -1,0 +1,186 @@
+"""A client of the endpoint's routes, for `ask`, `feedback`, `experiment` and `keys`.
+
+Finds url and key in ESPALIER_URL and ESPALIER_API_KEY, else in the file that `serve` leaves.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+from espalier_sdk.errors import ClusterError, DataError, EspalierError, Refused, SpecError
+
+from espalier_pipeline.places import Places
+
+_TIMEOUT_SECONDS = 60.0
+_ITEMS = 1000
+
+
+class Client:
+    """Speaks to one endpoint server."""
+
+    def __init__(self, url: str, key: str, *, http: httpx.Client | None = None) -> None:
+        self._http = http or httpx.Client(timeout=_TIMEOUT_SECONDS)
+        self._url, self._key = url.rstrip("/"), key
+
+    @classmethod
+    def find(cls, home: Path | None = None) -> Client:
+        """Returns the client of the server that runs here; ClusterError where none left its address."""
+        url, key = os.environ.get("ESPALIER_URL"), os.environ.get("ESPALIER_API_KEY")
+        path = Places.of(home=home).endpoint_file
+        if not (url and key):
+            try:
+                left = json.loads(path.read_text(encoding="utf-8"))
+            except (OSError, json.JSONDecodeError) as error:
+                raise ClusterError(
+                    "no endpoint is known",
+                    code="no_endpoint",
+                    file=str(path),
+                    remedy="start `espalier serve`, or set ESPALIER_URL and ESPALIER_API_KEY",
+                ) from error
+            url, key = url or left["url"], key or left["key"]
+        return cls(str(url), str(key))
+
+    def ask(self, endpoint: str, asked: Any, *, unit: str | None = None) -> dict[str, Any]:
+        """Asks one question; returns the answer with its `x-espalier-*` headers under `headers`."""
+        headers = {"x-espalier-unit": unit} if unit else {}
+        response = self._send("POST", "/v1/classify", headers=headers, json={"model": endpoint, "input": asked})
+        told = {name: value for name, value in response.headers.items() if name.startswith("x-")}
+        return {**response.json(), "headers": told}
+
+    def assignment(self, endpoint: str, unit: str) -> dict[str, Any]:
+        """Returns which variant a unit has; nothing is recorded."""
+        found: dict[str, Any] = self._send("GET", "/v1/assignments", params={"model": endpoint, "unit": unit}).json()
+        return found
+
+    def feedback(self, items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Sends up to 1,000 items; returns the status of each, in order."""
+        found: list[dict[str, Any]] = self._send("POST", "/v1/feedback", json={"items": list(items)}).json()["items"]
+        return found
+
+    def feedback_file(self, path: Path) -> dict[str, int]:
+        """Sends a file of JSON lines; returns how many items had which status."""
+        counted: Counter[str] = Counter()
+        for items in _batches(path):
+            counted.update(item["status"] for item in self.feedback(items))
+        return dict(counted)
+
+    def experiment(self, endpoint: str) -> dict[str, Any]:
+        """Returns the latest experiment of an endpoint; SpecError where it has none."""
+        found = [one for one in self._list("/v1/experiments", "experiments") if one["endpoint"] == endpoint]
+        if not found:
+            raise SpecError(
+                f"endpoint {endpoint!r} has no experiment",
+                code="no_experiment",
+                given=endpoint,
+                remedy="name a challenger under `serve`, run the spec, and serve it",
+            )
+        live = [one for one in found if one["state"] in ("running", "paused")]
+        drafts = [one for one in found if one["state"] == "draft"]
+        return (live or drafts or found)[-1]
+
+    def start_experiment(self, endpoint: str) -> dict[str, Any]:
+        """Starts the draft experiment of an endpoint."""
+        return self._act(self.experiment(endpoint), "start")
+
+    def stop_experiment(self, endpoint: str) -> dict[str, Any]:
+        """Stops the running experiment of an endpoint."""
+        return self._act(self.experiment(endpoint), "stop")
+
+    def results(self, experiment: str) -> dict[str, Any]:
+        """Returns counts and means per arm."""
+        found: dict[str, Any] = self._send("GET", f"/v1/experiments/{experiment}/results").json()
+        return found
+
+    def endpoints(self) -> list[dict[str, Any]]:
+        """Returns every endpoint with its variants."""
+        return self._list("/v1/endpoints", "endpoints")
+
+    def create_key(self, roles: Sequence[str]) -> dict[str, Any]:
+        """Makes a key; only this answer holds its secret."""
+        made: dict[str, Any] = self._send("POST", "/v1/keys", json={"roles": list(roles)}).json()
+        return made
+
+    def keys(self) -> list[dict[str, Any]]:
+        """Returns every key without its secret."""
+        return self._list("/v1/keys", "keys")
+
+    def revoke_key(self, key: str) -> None:
+        """Revokes a key."""
+        self._send("DELETE", f"/v1/keys/{key}")
+
+    def _act(self, experiment: Mapping[str, Any], action: str) -> dict[str, Any]:
+        """Acts on the endpoint as it was just read; 412 where somebody changed it in between."""
+        revision = self._send("GET", f"/v1/endpoints/{experiment['endpoint']}").json()["revision"]
+        headers = {"if-match": str(revision)}
+        response = self._send("POST", f"/v1/experiments/{experiment['id']}/{action}", headers=headers)
+        acted: dict[str, Any] = response.json()
+        return acted
+
+    def _list(self, path: str, name: str) -> list[dict[str, Any]]:
+        document = self._send("GET", path).json()
+        found: list[dict[str, Any]] = (
+            document.get(name, document.get("data")) if isinstance(document, dict) else document
+        )
+        return found
+
+    def _send(self, method: str, path: str, *, headers: Mapping[str, str] | None = None, **body: Any) -> httpx.Response:
+        sent = {"authorization": f"Bearer {self._key}", **(headers or {})}
+        try:
+            response = self._http.request(method, f"{self._url}{path}", headers=sent, **body)
+        except httpx.HTTPError as error:
+            raise ClusterError(
+                f"{self._url} does not answer: {type(error).__name__}",
+                code="unreachable",
+                given=self._url,
+                remedy="start `espalier serve`, or check ESPALIER_URL",
+            ) from error
+        if response.is_success:
+            return response
+        raise _error(response)
+
+
+def _error(response: httpx.Response) -> EspalierError:
+    """Returns the family's error for an answer of the endpoint's error shape."""
+    try:
+        told = response.json()["error"]
+    except (ValueError, KeyError, TypeError):
+        told = {"message": response.text[:200], "code": str(response.status_code), "param": None}
+    families: dict[int, type[EspalierError]] = {
+        400: SpecError,
+        404: SpecError,
+        413: SpecError,
+        409: Refused,
+        412: Refused,
+    }
+    family = families.get(response.status_code, ClusterError)
+    return family(
+        f"{response.status_code}: {told['message']}", code=told.get("code") or "endpoint", field=told.get("param")
+    )
+
+
+def _batches(path: Path) -> Iterator[list[dict[str, Any]]]:
+    held: list[dict[str, Any]] = []
+    try:
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, start=1):
+                if not line.strip():
+                    continue
+                try:
+                    held.append(json.loads(line))
+                except json.JSONDecodeError as error:
+                    raise DataError(
+                        f"is no JSON: {error.msg}", file=str(path), line=number, remedy="one JSON object per line"
+                    ) from error
+                if len(held) == _ITEMS:
+                    yield held
+                    held = []
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror}", file=str(path)) from error
+    if held:
+        yield held

@@ -1,0 +1,144 @@
+"""Looking: runs, show, compare, logs, stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from espalier_sdk.errors import SpecError
+
+from espalier_pipeline.commands.printing import Home, Json, StoreUri, print_json, shown
+
+RunId = Annotated[str, typer.Argument(help="A run's id, or how it begins.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands."""
+    for command in (runs, show, compare, logs, stop):
+        app.command()(command)
+
+
+def _runs_folder(home: Path | None) -> Path:
+    from espalier_pipeline.places import Places
+
+    return Places.of(home=home).runs
+
+
+def runs(
+    run_id: Annotated[str | None, typer.Argument(help="One run; default: all.")] = None,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """List runs, or tell what one did."""
+    from espalier_pipeline.records import RunRecord
+    from espalier_pipeline.tables import render_run, render_runs
+
+    if run_id is None:
+        records = list(RunRecord.all(_runs_folder(home)))
+        print_json([_summary(record) for record in records]) if as_json else print(render_runs(records))
+        return
+    record = RunRecord.load(_runs_folder(home), run_id)
+    print_json({**record.data, "state": record.state()}) if as_json else print(render_run(record))
+
+
+def _summary(record: Any) -> dict[str, Any]:
+    keys = ("id", "name", "spec", "started_at", "finished_at")
+    result = record.data.get("result") or {}
+    chosen, objective = result.get("chosen"), result.get("objective")
+    return {key: record.data.get(key) for key in keys} | {
+        "state": record.state(),
+        "chosen": chosen,
+        "objective": objective,
+    }
+
+
+def show(
+    ref: Annotated[str, typer.Argument(help="kind/name@<8 or more hex>.")],
+    home: Home = None,
+    store: StoreUri = None,
+    as_json: Json = False,
+) -> None:
+    """Tell what an artifact is, what it was made of, and what was measured."""
+    from espalier_runtime.store import Store
+
+    from espalier_pipeline.places import Places
+    from espalier_pipeline.tables import render_manifest
+
+    opened = Store.open(Places.of(home=home, store=store).store)
+    manifest = opened.manifest(opened.resolve(ref))
+    if as_json:
+        print_json({"ref": str(manifest.ref()), **manifest.model_dump(mode="json")})
+    else:
+        print(render_manifest(manifest))
+
+
+def compare(
+    run_ids: Annotated[list[str], typer.Argument(help="Two or more runs.")],
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Set the candidates of several runs side by side."""
+    from espalier_pipeline.records import RunRecord
+    from espalier_pipeline.tables import render_comparison
+
+    folder = _runs_folder(home)
+    records = [RunRecord.load(folder, run_id) for run_id in run_ids]
+    unfinished = [record.id for record in records if "result" not in record.data]
+    if unfinished:
+        raise SpecError(f"run {', '.join(unfinished)} has no result", remedy="run its spec again to the end")
+    if as_json:
+        print_json({record.id: record.data["result"] for record in records})
+    else:
+        print(render_comparison(records))
+
+
+def logs(
+    run_id: RunId,
+    stage: Annotated[str | None, typer.Argument(help="One stage, such as train or train-lora.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on while the run works.")] = False,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Print the logs of a run's stages."""
+    import json
+
+    from espalier_pipeline.records import RunRecord
+
+    record = RunRecord.load(_runs_folder(home), run_id)
+    seen: dict[Path, int] = {}
+    while True:
+        for path in sorted(record.logs.glob(f"{stage or ''}*.log"), key=lambda one: one.stat().st_mtime):
+            with path.open("r", encoding="utf-8", errors="replace") as file:
+                file.seek(seen.get(path, 0))
+                for line in file:
+                    text = line.rstrip("\n")
+                    print(json.dumps({"stage": path.stem, "line": text}) if as_json else f"{path.stem}: {text}")
+                seen[path] = file.tell()
+        if not follow or RunRecord.load(record.folder.parent, record.id).state() != "running":
+            break
+        time.sleep(0.5)
+    if not seen:
+        known = (
+            ", ".join(sorted(path.stem for path in record.logs.glob("*.log"))) or "none: every stage was done before"
+        )
+        raise SpecError(f"run {record.id} has no log of {stage or 'any stage'}", given=stage, accepted=known)
+
+
+def stop(run_id: RunId, home: Home = None) -> None:
+    """End a run; what was complete is kept and not repeated."""
+    from espalier_pipeline.records import RunRecord
+
+    record = RunRecord.load(_runs_folder(home), run_id)
+    if record.state() != "running":
+        raise SpecError(f"run {record.id} is not running: {record.state()}", code="not_running", given=run_id)
+    os.kill(int(record.data["pid"]), signal.SIGINT)
+    for _ in range(100):
+        if RunRecord.load(record.folder.parent, record.id).state() != "running":
+            break
+        time.sleep(0.1)
+    ended = RunRecord.load(record.folder.parent, record.id)
+    print(f"{record.id} {ended.state()}; spec {shown(Path(record.data['spec']))}")

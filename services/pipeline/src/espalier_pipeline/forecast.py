@@ -1,0 +1,202 @@
+"""`plan`: what a run would do, what is done already and why something is not, with time and memory.
+
+Starts no Ray and changes nothing; blueprints are built in a child process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from espalier_runtime import request as requests
+from espalier_runtime.plugins import Plugins
+from espalier_runtime.request import StageRequest, changed
+from espalier_runtime.specs import From, Spec, load_spec
+from espalier_runtime.specs.checking import check_spec
+from espalier_runtime.specs.reading import candidate_order
+from espalier_runtime.store import Store
+from espalier_sdk import ArtifactRef
+from espalier_sdk.artifacts import digest_of
+from espalier_sdk.errors import EspalierError
+
+from espalier_pipeline import tables
+from espalier_pipeline.children import run_child
+from espalier_pipeline.places import Places
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One stage of a plan."""
+
+    stage: str
+    name: str
+    ref: str | None
+    why: str
+    seconds: float | None
+    memory_bytes: int | None = None
+    trainable_parameters: int | None = None
+
+    def document(self) -> dict[str, Any]:
+        """Returns the step for `--json`."""
+        return {**asdict(self), "cached": self.ref is not None}
+
+
+def plan(
+    path: Path | str,
+    *,
+    overrides: Sequence[str] = (),
+    home: Path | None = None,
+    store: str | None = None,
+) -> list[Step]:
+    """Returns the steps of a run in their order; raises SpecError or PluginError where the spec cannot be run."""
+    spec, document = load_spec(Path(path), overrides=overrides)
+    plugins = Plugins()
+    check_spec(spec, document, plugins)
+    places = Places.of(document.path, home=home, store=store)
+    opened = Store.open(places.store)
+    steps = list(_Planner(spec, plugins, opened).steps())
+    if all(step.ref for step in steps if step.stage == "train"):
+        return steps
+    sizes = _sizes(document.path, places, overrides)
+    return [_with_size(step, sizes.get(step.name)) if step.stage == "train" else step for step in steps]
+
+
+def render(steps: Sequence[Step]) -> str:
+    """Returns the plan as a table with what is left to do below it."""
+    rows = [["stage", "name", "", "time", "memory", "trained"]]
+    for step in steps:
+        done = "done" if step.ref else step.why
+        time = "" if step.ref or step.seconds is None else f"about {tables.seconds(step.seconds)}"
+        memory = f"{tables.size(step.memory_bytes)} + activations" if step.memory_bytes and not step.ref else ""
+        trained = tables.count(step.trainable_parameters) if step.trainable_parameters and not step.ref else ""
+        rows.append([step.stage, step.name, done, time, memory, trained])
+    left = [step for step in steps if not step.ref]
+    known = [step.seconds for step in left if step.seconds is not None]
+    text = f"{len(steps) - len(left)} of {len(steps)} stages are done"
+    if known:
+        text += f"; those left took {tables.seconds(sum(known))} when last made"
+    return f"{tables.columns(rows)}\n{text}"
+
+
+class _Planner:
+    """Walks the stages as the driver does, without doing any."""
+
+    def __init__(self, spec: Spec, plugins: Plugins, store: Store) -> None:
+        self._spec, self._plugins, self._store = spec, plugins, store
+        self._bases: set[str] = set()
+
+    def steps(self) -> Iterator[Step]:
+        made: dict[str, ArtifactRef | None] = {}
+        models: dict[str, ArtifactRef | None] = {}
+        for name in candidate_order(self._spec):
+            yield from self._data_steps(name, made)
+            yield from self._model_steps(name, made, models)
+        competing = [name for name in models if self._spec.candidates[name].competes]
+        for name in competing:
+            inputs = {"dataset": made[self._dataset_key(name)], "model": models[name]}
+            yield self._evaluation(name, inputs)
+        yield self._evaluation("baselines", {"dataset": made[self._dataset_key(competing[0])]})
+        yield Step("evaluate", "test split", None, "opened for the chosen candidate and the runner-up", None)
+        if self._spec.serve:
+            yield Step("serve", self._spec.serve.endpoint, None, "proposed again; no change where it is served", None)
+
+    def _dataset_key(self, name: str) -> str:
+        candidate = self._spec.candidates[name]
+        task = self._spec.task_of(candidate)
+        return f"dataset {self._spec.data_name(candidate)} {digest_of(task.model_dump(mode='json'))}"
+
+    def _data_steps(self, name: str, made: dict[str, ArtifactRef | None]) -> Iterator[Step]:
+        candidate = self._spec.candidates[name]
+        data, task = self._spec.data_name(candidate), self._spec.task_of(candidate)
+        corpus_key, dataset_key = f"corpus {data}", self._dataset_key(name)
+        if corpus_key not in made:
+            step, made[corpus_key] = self._step(requests.ingest_request(self._spec, data, self._plugins))
+            yield step
+        if dataset_key not in made:
+            corpus = made[corpus_key]
+            if corpus is None:
+                made[dataset_key] = None
+                yield self._waiting("preprocess", "dataset", data, "its corpus is not made yet")
+            else:
+                request = requests.preprocess_request(self._spec, data, task, corpus, self._plugins)
+                step, made[dataset_key] = self._step(request)
+                yield step
+
+    def _model_steps(
+        self, name: str, made: Mapping[str, ArtifactRef | None], models: dict[str, ArtifactRef | None]
+    ) -> Iterator[Step]:
+        candidate = self._spec.candidates[name]
+        inputs: dict[str, ArtifactRef | None] = {"dataset": made[self._dataset_key(name)]}
+        if isinstance(candidate.base, From):
+            inputs["base"] = models[candidate.base.from_]
+        elif candidate.base is not None:
+            request = requests.base_request(candidate.base, self._plugins)
+            step, inputs["base"] = self._step(request)
+            if request.digest() not in self._bases:
+                self._bases.add(request.digest())
+                yield step
+        inputs |= {role: models[other.from_] for role, other in candidate.auxiliaries.items()}
+        known = {role: ref for role, ref in inputs.items() if ref is not None}
+        if len(known) < len(inputs):
+            models[name] = None
+            missing = ", ".join(role for role, ref in inputs.items() if ref is None)
+            yield self._waiting("train", "model", name, f"its {missing} is not made yet")
+            return
+        step, models[name] = self._step(requests.train_request(self._spec, name, known, self._plugins))
+        yield step
+
+    def _evaluation(self, name: str, inputs: Mapping[str, ArtifactRef | None]) -> Step:
+        known = {role: ref for role, ref in inputs.items() if ref is not None}
+        if len(known) < len(inputs):
+            return self._waiting("evaluate", "evaluation", f"{name}-validation", "its model or data is not made yet")
+        request = requests.evaluate_request(
+            self._spec, name=name, split="validation", inputs=known, plugins=self._plugins
+        )
+        return self._step(request)[0]
+
+    def _step(self, request: StageRequest) -> tuple[Step, ArtifactRef | None]:
+        ref = self._store.find_request(request.digest())
+        before = self._latest(request.kind, request.name)
+        if ref is not None:
+            return Step(request.stage, request.name, str(ref), "", None), ref
+        if before is None:
+            return Step(request.stage, request.name, None, "never made", None), None
+        differs = changed(before["components"], request.components())
+        why = f"changed: {', '.join(differs)}" if differs else "its artifact is gone"
+        return Step(request.stage, request.name, None, why, before["seconds"]), None
+
+    def _waiting(self, stage: str, kind: str, name: str, why: str) -> Step:
+        before = self._latest(kind, name)
+        return Step(stage, name, None, why, before["seconds"] if before else None)
+
+    def _latest(self, kind: str, name: str) -> dict[str, Any] | None:
+        """Returns the provenance of the youngest artifact of that name."""
+        found = []
+        for ref in self._store.refs(kind):
+            if ref.name == name and self._store.verify_manifest(ref):
+                found.append(self._store.manifest(ref).provenance)
+        return max(found, key=lambda provenance: float(provenance["started_at"])) if found else None
+
+
+def _sizes(path: Path, places: Places, overrides: Sequence[str]) -> dict[str, dict[str, int]]:
+    arguments = ["--spec", str(path), "--store", places.store]
+    for override in overrides:
+        arguments += ["--set", override]
+    log = places.home / "logs" / "plan.log"
+    try:
+        return run_child("espalier_training.forecast", arguments, log=log, environment={}, on_event=lambda event: None)
+    except EspalierError:
+        return {}  # sizes are a courtesy: what is wrong with a base, the run itself tells
+
+
+def _with_size(step: Step, size: Mapping[str, int] | None) -> Step:
+    if size is None:
+        return step
+    fields = {
+        **asdict(step),
+        "memory_bytes": size["memory_bytes"],
+        "trainable_parameters": size["trainable_parameters"],
+    }
+    return Step(**fields)

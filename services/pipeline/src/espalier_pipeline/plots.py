@@ -1,0 +1,126 @@
+"""Plots of the report, as SVG text. Drawn by matplotlib; texts stay texts, so that the page can be searched."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_CHOSEN, _OTHER, _BASELINE, _LINE = "#0b6e4f", "#4a6fa5", "#b8b8b8", "#d9d9d9"
+
+
+def quality(
+    candidates: Sequence[Mapping[str, Any]], baselines: Sequence[Mapping[str, Any]], metric: str, chosen: str
+) -> str:
+    """Returns candidates and baselines with their validation intervals, and the test value where it was opened."""
+    rows = [(one["name"], one["validation"][metric], one) for one in candidates]
+    rows += [(one["name"], one["validation"].get(metric), None) for one in baselines]
+    rows = [row for row in rows if row[1]][::-1]
+    figure, axes = _figure(6.4, 0.42 * len(rows) + 0.9)
+    for place, (name, measured, candidate) in enumerate(rows):
+        colour = _BASELINE if candidate is None else _CHOSEN if name == chosen else _OTHER
+        if measured["low"] is not None:
+            axes.plot(
+                [measured["low"], measured["high"]], [place, place], color=colour, linewidth=2.4, solid_capstyle="round"
+            )
+        axes.plot(measured["value"], place, "o", color=colour, markersize=6)
+        if candidate and candidate["test"] and metric in candidate["test"]:
+            axes.plot(
+                candidate["test"][metric]["value"], place, "D", color="white", markeredgecolor=colour, markersize=6
+            )
+    axes.set_yticks(range(len(rows)), [name for name, _, _ in rows])
+    axes.set_ylim(-0.6, len(rows) - 0.4)
+    axes.set_xlabel(f"{metric}: circle and line validation with interval, diamond test")
+    axes.grid(axis="x", color=_LINE, linewidth=0.6)
+    return _svg(figure)
+
+
+def cost(candidates: Sequence[Mapping[str, Any]], metric: str, chosen: str) -> str:
+    """Returns quality against trained parameters, on a logarithmic axis."""
+    figure, axes = _figure(6.4, 2.6)
+    for one in candidates:
+        value = one["validation"][metric]["value"]
+        axes.plot(one["trainable_parameters"], value, "o", color=_CHOSEN if one["name"] == chosen else _OTHER)
+        axes.annotate(
+            one["name"], (one["trainable_parameters"], value), textcoords="offset points", xytext=(7, 4), fontsize=9
+        )
+    axes.set_xscale("log")
+    axes.margins(x=0.25, y=0.25)
+    axes.set_xlabel("trained parameters")
+    axes.set_ylabel(f"validation {metric}")
+    axes.grid(color=_LINE, linewidth=0.6)
+    return _svg(figure)
+
+
+def losses(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> str | None:
+    """Returns training loss by share of the steps, one line per candidate; None where nothing was recorded."""
+    drawn = {name: entries for name, entries in histories.items() if len(entries) > 1}
+    if not drawn:
+        return None
+    figure, axes = _figure(6.4, 2.6)
+    for name, entries in drawn.items():
+        last = entries[-1]["step"]
+        axes.plot(
+            [entry["step"] / last for entry in entries], [entry["loss"] for entry in entries], label=name, linewidth=1.4
+        )
+    axes.set_xlabel("share of the optimizer steps")
+    axes.set_ylabel("training loss")
+    axes.legend(frameon=False, fontsize=9)
+    axes.grid(color=_LINE, linewidth=0.6)
+    return _svg(figure)
+
+
+def confusion(counts: Mapping[tuple[str, str], int]) -> str:
+    """Returns the confusion matrix, targets by row; shades are shares of a row."""
+    labels = sorted({label for pair in counts for label in pair})
+    totals = {target: sum(counts.get((target, one), 0) for one in labels) or 1 for target in labels}
+    shares = [[counts.get((target, one), 0) / totals[target] for one in labels] for target in labels]
+    side = min(0.62 * len(labels) + 1.6, 12)
+    figure, axes = _figure(side, side - 0.5)
+    axes.imshow(shares, cmap="Greens", vmin=0, vmax=1)
+    axes.set_xticks(range(len(labels)), labels, rotation=40, ha="right")
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_xlabel("answered")
+    axes.set_ylabel("true")
+    if len(labels) <= 15:
+        for row, target in enumerate(labels):
+            for column, answered in enumerate(labels):
+                number = counts.get((target, answered), 0)
+                if number:
+                    dark = shares[row][column] > 0.55
+                    axes.text(
+                        column,
+                        row,
+                        str(number),
+                        ha="center",
+                        va="center",
+                        fontsize=9,
+                        color="white" if dark else "black",
+                    )
+    return _svg(figure)
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    mpl.rcParams["svg.fonttype"] = "none"
+    mpl.rcParams["svg.hashsalt"] = "espalier"
+    mpl.rcParams["font.size"] = 9
+    mpl.rcParams["font.family"] = "sans-serif"
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots()
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    return figure, axes
+
+
+def _svg(figure: Figure) -> str:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]

@@ -1,0 +1,51 @@
+"""`predict`: rows of a file answered by a model of the store, with the same task and engine as everywhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from espalier_runtime.plugins import Plugins
+from espalier_runtime.store import Store
+from espalier_sdk import Choice
+from espalier_sdk.columns import ENCODED_ROW, ERROR, RESERVED_PREFIX
+from espalier_sdk.errors import DataError
+
+from espalier_pipeline.places import Places
+
+
+def predict(
+    model: str, file: Path | str, *, home: Path | None = None, store: str | None = None, rows_at_once: int = 1024
+) -> Iterator[dict[str, Any]]:
+    """Yields each row of a file with its answer added, in order.
+
+    Raises DataError for a row that cannot be read: nothing is left out silently.
+    """
+    import pyarrow as pa
+    from espalier_runtime.opening import open_model
+
+    opened_store = Store.open(Places.of(home=home, store=store).store)
+    ref = opened_store.resolve(model)
+    plugins = Plugins()
+    source = plugins.load("espalier.sources", Choice(name="files", config={"paths": [str(Path(file).resolve())]}))
+    opened = open_model(opened_store, ref, plugins)
+    for part in source.parts():
+        for batch in source.read(part):
+            table = pa.Table.from_batches([batch])
+            _require_readable(table, Path(file))
+            asked = table.select([name for name in table.column_names if not name.startswith(RESERVED_PREFIX)])
+            for start in range(0, asked.num_rows, rows_at_once):
+                rows = asked.slice(start, rows_at_once)
+                answers = opened.predict(rows).to_pylist()
+                for row, answer in zip(rows.to_pylist(), answers, strict=True):
+                    answer.pop(ENCODED_ROW, None)
+                    yield {**row, **answer}
+
+
+def _require_readable(table: Any, file: Path) -> None:
+    for line, error in zip(table["espalier_line"].to_pylist(), table[ERROR].to_pylist(), strict=True):
+        if error is not None:
+            raise DataError(
+                f"row cannot be read: {error}", file=str(file), line=line, remedy="correct or remove the row"
+            )

@@ -1,0 +1,92 @@
+"""The report of a run: one self-contained HTML page with tables and plots, readable without a network.
+
+Knows nothing about how anything was made: it reads the run's document and what lies beside its models.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from espalier_runtime.store import Store, disk_error
+from espalier_sdk import ArtifactRef
+
+from espalier_pipeline import tables
+
+if TYPE_CHECKING:
+    from espalier_pipeline.driver import RunResult
+
+
+def write_report(result: RunResult, store: Store, path: Path) -> None:
+    """Writes the page; DataError where the disk does not take it."""
+    from jinja2 import Environment, PackageLoader, select_autoescape
+
+    environment = Environment(
+        loader=PackageLoader("espalier_pipeline", "templates"),
+        autoescape=select_autoescape(default=True),
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"interval": tables.interval, "seconds": tables.seconds}
+    environment.filters |= {"size": tables.size, "count": tables.count}
+    page = environment.get_template("report.html").render(
+        **_content(result, store), style=files("espalier_pipeline").joinpath("templates/report.css").read_text("utf-8")
+    )
+    try:
+        path.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise disk_error(error, str(path)) from error
+
+
+def _content(result: RunResult, store: Store) -> dict[str, Any]:
+    from espalier_pipeline import plots
+
+    document, metric = result.document(), result.spec.objective.metric
+    ordered = sorted(document["candidates"], key=lambda one: -one["validation"][metric]["value"])
+    shown = [one for one in ordered if one["name"] in (document["chosen"], document["runner_up"])]
+    return {
+        "document": document,
+        "metric": metric,
+        "candidates": ordered,
+        "objective": tables.objective_text(document["objective"], document["test_openings"]),
+        "classes": [(one["name"], _per_class(one)) for one in shown],
+        "quality_plot": plots.quality(ordered, document["baselines"], metric, document["chosen"]),
+        "cost_plot": plots.cost(ordered, metric, document["chosen"]),
+        "loss_plot": plots.losses({one["name"]: _history(store, one["model"]) for one in ordered}),
+        "confusion_plots": [(one["name"], plots.confusion(_confusion(one))) for one in shown if _confusion(one)],
+        "spec": json.dumps(result.spec.model_dump(mode="json", exclude_defaults=True), indent=1, ensure_ascii=False),
+        "provenance": store.manifest(ArtifactRef.parse(ordered[0]["model"])).provenance,
+        "plugins": store.manifest(ArtifactRef.parse(ordered[0]["model"])).plugins,
+    }
+
+
+def _per_class(candidate: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any], Any]]:
+    """Returns class, validation F1 and test F1, the worst class first."""
+    test = candidate["test"] or {}
+    rows = [
+        (name.removeprefix("f1/"), value, test.get(name))
+        for name, value in candidate["validation"].items()
+        if name.startswith("f1/")
+    ]
+    return sorted(rows, key=lambda row: row[1]["value"])
+
+
+def _confusion(candidate: Mapping[str, Any]) -> dict[tuple[str, str], int]:
+    """Returns counts by (target, prediction), of the test split where it was opened."""
+    values = candidate["test"] or candidate["validation"]
+    found = {}
+    for name, measured in values.items():
+        if name.startswith("confusion/"):
+            _, target, prediction = name.split("/", 2)
+            found[target, prediction] = int(measured["value"])
+    return found
+
+
+def _history(store: Store, model: str) -> list[dict[str, Any]]:
+    """Returns loss by step, which lies beside the model; nothing where the store is remote."""
+    folder = store.beside(ArtifactRef.parse(model))
+    path = folder / "history.json" if folder else None
+    return json.loads(path.read_text(encoding="utf-8")) if path and path.is_file() else []

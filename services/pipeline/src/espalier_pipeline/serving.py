@@ -1,0 +1,44 @@
+"""`espalier serve`: the serving service in the foreground, with what pipelines proposed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from espalier_runtime.main import PARENT_VARIABLE
+
+from espalier_pipeline.places import Places
+from espalier_pipeline.reading import check
+
+
+def serve(
+    spec: Path | None,
+    *,
+    host: str,
+    port: int,
+    home: Path | None = None,
+    store: str | None = None,
+    as_json: bool = False,
+) -> int:
+    """Serves until it is interrupted; with a spec that names a challenger, drafts of experiments are started.
+
+    Returns the service's exit code.
+    """
+    places = Places.of(spec, home=home, store=store)
+    read = check(spec) if spec else None
+    arguments = ["--database", places.database, "--store", places.store, "--host", host, "--port", str(port)]
+    arguments += ["--home", str(places.home)] + (["--json"] if as_json else [])
+    if read and read.serve and read.serve.challenger:
+        arguments.append("--start-experiments")
+    child = subprocess.Popen(
+        [sys.executable, "-m", "espalier_serving", *arguments],
+        stdin=subprocess.PIPE,
+        env={**os.environ, PARENT_VARIABLE: "1"},
+        start_new_session=True,
+    )
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, lambda number, _: child.send_signal(number))
+    return child.wait()

@@ -1,0 +1,125 @@
+"""Starting: `new` copies a working example, `init` writes a commented spec inferred from the user's own files."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from espalier_sdk.errors import SpecError
+
+from espalier_pipeline.inference import Guess, guess
+
+EXAMPLES = {"classification": "support-triage"}
+_LEFT_OUT = shutil.ignore_patterns(".espalier", "__pycache__", "demo.py", "questions.jsonl")
+
+
+def new_example(folder: Path, task: str) -> Path:
+    """Copies the example of a task into a new or empty folder and returns its spec."""
+    if task not in EXAMPLES:
+        raise SpecError(f"there is no example for task {task!r}", given=task, accepted=", ".join(EXAMPLES))
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise SpecError("is not empty", file=str(folder), remedy="give a new folder")
+    source = examples_folder() / EXAMPLES[task]
+    shutil.copytree(source, folder, dirs_exist_ok=True, ignore=_LEFT_OUT)
+    return folder / f"{EXAMPLES[task]}.yaml"
+
+
+def examples_folder() -> Path:
+    """Returns the folder of examples: inside the wheel, or of the checkout."""
+    packed = Path(__file__).parent / "_examples"
+    return packed if packed.is_dir() else Path(__file__).resolve().parents[4] / "examples"
+
+
+def infer_spec(data: Sequence[Path], out: Path, *, text: str | None = None, target: str | None = None) -> list[str]:
+    """Writes a spec for classification and returns in words what was found; nothing is overwritten."""
+    if out.exists():
+        raise SpecError("is there already", file=str(out), remedy="remove it, or give another --out")
+    found = guess(data, text=text, target=target)
+    out.write_text(_spec(found, data, out), encoding="utf-8")
+    labels = found.facts[found.target]
+    told = [
+        f"read             {found.rows} rows, columns {', '.join(found.facts)}",
+        f"text             {found.text}, {found.facts[found.text].mean_characters:.0f} characters on average",
+        f"target           {found.target}, {labels.distinct} classes: {_classes(found)}",
+    ]
+    if found.group:
+        told.append(f"group            {found.group}: its rows stay on one side of the split")
+    return told + [f"note             {note}" for note in found.notes]
+
+
+def _spec(found: Guess, data: Sequence[Path], out: Path) -> str:
+    name = re.sub(r"[^a-z0-9]+", "-", data[0].name.split(".")[0].lower()).strip("-")[:40] or "data"
+    folder = out.resolve().parent
+    config = {"paths": [os.path.relpath(path.resolve(), folder) for path in data], **found.options}
+    group = f", group: {_scalar(found.group)}" if found.group else ""
+    tokens = _tokens(found)
+    many = found.rows >= 3000
+    # Few examples need more steps and higher rates to move at all (tried on the support-triage example).
+    batch, full_rate, lora_rate = (16, "1.0e-4", "1.0e-3") if many else (8, "2.0e-4", "4.0e-3")
+    return f"""\
+# Written by `espalier init` from {", ".join(path.name for path in data)}. Every line may be changed.
+# Try:  espalier check {out.name},  espalier plan {out.name},  espalier run {out.name}
+name: {name}
+
+objective:
+  # {found.facts[found.target].distinct} classes: {_classes(found)}
+  task: {{name: classification, config: {{text: {_scalar(found.text)}, target: {_scalar(found.target)}}}}}
+  metric: macro_f1                  # every class counts alike, however rare it is
+  # at_least: 0.85                  # below this, `espalier run` ends with exit code 6
+
+data:
+  {name}:
+    sources:
+      - {{name: files, config: {json.dumps(config, ensure_ascii=False)}}}
+    transforms:
+      - clean                       # broken Unicode repaired, tags and control characters out
+      - anonymize                   # mails, phone numbers, cards, IBANs, addresses of machines and pages
+      - {{name: deduplicate, config: {{columns: [{_scalar(found.text)}]}}}}
+    split: {{by: hash, test: 0.2, validation: 0.1{group}}}
+
+candidates:
+  scratch:                          # own tokenizer, own small encoder, random weights
+    strategy: {{name: from-scratch, config: {{layers: 2, hidden_size: 128, vocabulary_size: 8000}}}}
+    training: {{epochs: {4 if many else 8}, batch_size: {batch}, max_tokens: {tokens}}}
+  full:                             # every weight of a pre-trained encoder
+    strategy: full-finetune
+    base: minilm
+    training: {{epochs: {2 if many else 4}, batch_size: {batch}, learning_rate: {full_rate}, max_tokens: {tokens}}}
+  lora:                             # the encoder stays as it is; low-rank updates and the head are trained
+    strategy: peft
+    base: minilm
+    peft: {{name: lora, config: {{rank: 8}}}}
+    training: {{epochs: {2 if many else 4}, batch_size: {batch}, learning_rate: {lora_rate}, max_tokens: {tokens}}}
+
+serve:
+  endpoint: {name}
+  bootstrap: chosen                 # the first champion; an endpoint that has one keeps it
+  challenger: runner-up             # tried against it
+  weights: [50, 50]
+  coverage: 1.0
+"""
+
+
+def _tokens(found: Guess) -> int:
+    """Returns a length that holds 95 % of the texts: about four characters make a token."""
+    wanted = found.facts[found.text].long_characters / 4 + 8
+    return next((size for size in (32, 48, 64, 96, 128, 192) if size >= wanted), 256)
+
+
+def _classes(found: Guess) -> str:
+    values = found.facts[found.target].values
+    shown = ", ".join(f"{value} ({number})" for value, number in values[:8])
+    return shown + (f" and {len(values) - 8} more" if len(values) > 8 else "")
+
+
+def _scalar(text: str | None) -> str:
+    plain = text is not None and re.fullmatch(r"[A-Za-z_][A-Za-z0-9_ -]*", text)
+    return (
+        str(text)
+        if plain and str(text).lower() not in ("true", "false", "null")
+        else json.dumps(text, ensure_ascii=False)
+    )

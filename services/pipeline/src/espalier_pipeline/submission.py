@@ -1,0 +1,204 @@
+"""`submit --address`: the same driver as a job of a Ray cluster that is already running, through its Jobs API.
+
+Knows nothing about Kubernetes. The job lives and dies with the cluster; Ctrl-C here leaves it running.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from espalier_runtime.plugins import Plugins
+from espalier_runtime.specs import SpecDocument, load_spec
+from espalier_runtime.specs.checking import check_spec
+from espalier_sdk.errors import EXIT_INTERRUPTED, ClusterError, SpecError, TrainingFailed
+
+PLUGINS = "plugins"
+_ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
+_AGENT_SECONDS = 60.0
+_PASSED_ON = ("ESPALIER_DATABASE_URL", "MLFLOW_TRACKING_URI", "ESPALIER_PLUGINS_ALLOW")
+
+
+def submit(
+    path: Path,
+    *,
+    address: str,
+    detach: bool,
+    plugins: Sequence[Path],
+    overrides: Sequence[str],
+    store: str | None,
+    as_json: bool,
+) -> int:
+    """Submits a pipeline, follows its log, and returns the exit code of what it came to.
+
+    The job's id derives from spec, overrides and plugins: submitting the same again adopts the job that is there.
+    """
+    spec, document = load_spec(path, overrides=overrides)
+    check_spec(spec, document, Plugins())
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        for plugin in plugins:
+            _ship(plugin, folder / PLUGINS)
+        _pack(document, folder)
+        entry = ["python", "-m", "espalier_pipeline.command", "run", document.path.name, "--home", _home(store)]
+        entry += ["--store", store] if store else []
+        for override in overrides:
+            entry += ["--set", override]
+        identity = f"espalier-{spec.name}-{_digest(folder, entry)[:12]}"
+        client = _client(address)
+        _adopt_or_submit(client, identity, entry, folder)
+    if as_json and detach:
+        print(json.dumps({"job": identity, "address": address}))
+    print(f"job              {identity} at {address}", file=sys.stderr)
+    if detach:
+        print(f"next             espalier submit {path} --address {address}", file=sys.stderr)
+        return 0
+    try:
+        for text in _follow(client, identity):
+            print(text, end="", file=sys.stderr if as_json else sys.stdout, flush=True)
+    except KeyboardInterrupt:
+        print(f"\nleft running; follow it again with the same command. Job {identity}", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    return _outcome(client, identity, as_json=as_json)
+
+
+def _home(store: str | None) -> str:
+    """Returns where the job keeps runs and databases: beside a store that is a folder, else in the job's folder."""
+    if store and "://" not in store:
+        return str(Path(store).resolve().parent)
+    return ".espalier"
+
+
+def _pack(document: SpecDocument, folder: Path) -> None:
+    """Copies the spec and the files that it names by relative path, which is what a job's folder can hold."""
+    root = document.path.parent
+    shutil.copyfile(document.path, folder / document.path.name)
+    for relative in sorted(set(_paths(document.plain()))):
+        if "://" in relative or Path(relative).is_absolute():
+            continue
+        if ".." in Path(relative).parts:
+            raise SpecError(
+                f"path {relative!r} leaves the spec's folder: a job cannot take it along",
+                given=relative,
+                remedy="put the file below the spec, or name it by an address that the cluster reads",
+            )
+        for source in sorted(root.glob(relative)) or [root / relative]:
+            target = folder / source.relative_to(root)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if source.is_dir():
+                shutil.copytree(source, target, dirs_exist_ok=True)
+            elif source.is_file():
+                shutil.copyfile(source, target)
+
+
+def _paths(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if key in ("path", "paths"):
+                yield from value if isinstance(value, list) else [str(value)]
+            else:
+                yield from _paths(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _paths(value)
+
+
+def _ship(plugin: Path, out: Path) -> None:
+    """Builds a plugin's wheel and unpacks it into the job's folder, where its entry points are found."""
+    with tempfile.TemporaryDirectory() as built:
+        build = [sys.executable, "-m", "build", "--wheel", "--outdir", built, str(plugin)]
+        done = subprocess.run(build, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            last = (done.stderr or done.stdout).strip().splitlines()[-1:] or ["no reason given"]
+            raise SpecError(f"--plugin {plugin} does not build: {last[0]}", field="--plugin", file=str(plugin))
+        for wheel in Path(built).glob("*.whl"):
+            zipfile.ZipFile(wheel).extractall(out)
+
+
+def _digest(folder: Path, entry: Sequence[str]) -> str:
+    digest = hashlib.sha256(json.dumps(list(entry)).encode())
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _client(address: str) -> Any:
+    from ray.job_submission import JobSubmissionClient
+
+    try:
+        return JobSubmissionClient(address)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ClusterError(
+            f"Ray's Jobs API at {address} cannot be used: {' '.join(str(error).split())[:300]}",
+            code="ray",
+            given=address,
+            remedy="give the dashboard's address, such as http://host:8265, of a Ray of this version",
+        ) from error
+
+
+def _adopt_or_submit(client: Any, identity: str, entry: Sequence[str], folder: Path) -> None:
+    known = {job.submission_id: str(job.status) for job in client.list_jobs()}
+    if known.get(identity) in ("PENDING", "RUNNING"):
+        print("adopted: the same pipeline is running there already", file=sys.stderr)
+        return
+    if identity in known:
+        client.delete_job(identity)  # ended: the store tells the new driver what is done
+    environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    if (folder / PLUGINS).is_dir():
+        environment["PYTHONPATH"] = PLUGINS
+    job = {
+        "entrypoint": shlex.join(entry),
+        "submission_id": identity,
+        "runtime_env": {"working_dir": str(folder), "env_vars": {"PYTHONUNBUFFERED": "1", **environment}},
+        "metadata": {"espalier": identity},
+    }
+    deadline = time.monotonic() + _AGENT_SECONDS
+    while True:
+        try:
+            client.submit_job(**job)
+            return
+        except RuntimeError as error:
+            text = " ".join(str(error).split())
+            if "No available agent" not in text or time.monotonic() > deadline:  # a young cluster has none yet
+                raise ClusterError(f"the job was not taken: {text[:300]}", code="ray", retryable=True) from error
+            time.sleep(1.0)
+
+
+def _follow(client: Any, identity: str) -> Iterator[str]:
+    """Yields the job's log as it grows, until the job ends."""
+    seen = 0
+    while True:
+        ended = str(client.get_job_status(identity)) in _ENDED
+        text = client.get_job_logs(identity)
+        if len(text) > seen:
+            yield text[seen:]
+            seen = len(text)
+        if ended:
+            return
+        time.sleep(1.0)
+
+
+def _outcome(client: Any, identity: str, *, as_json: bool) -> int:
+    info = client.get_job_info(identity)
+    status = str(info.status)
+    if as_json:
+        print(json.dumps({"job": identity, "status": status, "exit_code": info.driver_exit_code}))
+    if status == "SUCCEEDED":
+        return 0
+    if info.driver_exit_code is not None and 0 < info.driver_exit_code < 128:
+        return int(info.driver_exit_code)  # the driver's own exit codes pass through
+    raise TrainingFailed(
+        f"job {identity} ended as {status}: {info.message or 'no reason given'}", remedy="its log stands above"
+    )

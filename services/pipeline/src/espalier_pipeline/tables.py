@@ -1,0 +1,190 @@
+"""Tables for people: candidates, runs, manifests, as plain aligned text."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from espalier_sdk.artifacts import Manifest
+
+    from espalier_pipeline.driver import RunResult
+    from espalier_pipeline.records import RunRecord
+
+
+def render(result: RunResult) -> str:
+    """Returns what a run ends with: data, candidates, baselines, objective and report."""
+    document = result.document()
+    lines = [_data_line(result.spec.name, one) for one in document["data"]]
+    if result.candidates:
+        lines += [candidate_table(document, result.spec.objective.metric)]
+    goal = document["objective"]
+    if goal:
+        lines.append(f"{'objective':<16} {objective_text(goal, document['test_openings'])}")
+    if result.report:
+        lines.append(f"{'report':<16} {result.report}")
+    return "\n".join(lines)
+
+
+def objective_text(goal: Mapping[str, Any], openings: int) -> str:
+    """Returns the objective's outcome in words."""
+    limits = [
+        f"at {word} {goal[key]:g}"
+        for word, key in (("least", "at_least"), ("most", "at_most"))
+        if goal[key] is not None
+    ]
+    opened = "once" if openings == 1 else f"{openings} times"
+    where = f"on the test split (opened {opened})" if goal["split"] == "test" else "on validation"
+    verdict = f": {'met' if goal['met'] else 'MISSED'}," if limits else ":"
+    return f"{goal['metric']} {' and '.join(limits)}".rstrip() + f"{verdict} {goal['value']:.3f} {where}"
+
+
+def candidate_table(document: Mapping[str, Any], metric: str) -> str:
+    """Returns the table of candidates, the best on validation first, and the baselines below them."""
+    rows = [["", f"validation {metric}", f"test {metric}", "train", "memory", "trained", "size", ""]]
+    ordered = sorted(document["candidates"], key=lambda one: -one["validation"][metric]["value"])
+    for one in ordered:
+        chosen = one["name"] == document["chosen"]
+        rows.append(
+            [
+                f"{'>' if chosen else ' '} {one['name']}",
+                interval(one["validation"].get(metric)),
+                interval(one["test"].get(metric)) if one["test"] else "-",
+                seconds(one["train_seconds"]),
+                size(one["peak_memory_bytes"]),
+                count(one["trainable_parameters"]),
+                size(one["size_bytes"]),
+                f"chosen: {document['reason']}" if chosen else "",
+            ]
+        )
+    for one in document["baselines"]:
+        cells = [f"  {one['name']}", interval(one["validation"].get(metric)), "-", seconds(one["train_seconds"])]
+        rows.append([*cells, "", "", "", "baseline"])
+    return columns(rows)
+
+
+def columns(rows: Sequence[Sequence[str]]) -> str:
+    """Returns rows with aligned columns."""
+    widths = [max(len(row[index]) for row in rows) for index in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def interval(measured: Mapping[str, Any] | None) -> str:
+    """Returns `0.90  0.86-0.94`."""
+    if measured is None:
+        return "-"
+    if measured["low"] is None:
+        return f"{measured['value']:.2f}"
+    return f"{measured['value']:.2f}  {measured['low']:.2f}-{measured['high']:.2f}"
+
+
+def seconds(value: float) -> str:
+    """Returns seconds, or minutes where there are many."""
+    return f"{value:.0f} s" if value < 600 else f"{value / 60:.0f} min"
+
+
+def size(value: float) -> str:
+    """Returns bytes in MB or GB."""
+    return f"{value / 1e9:.1f} GB" if value >= 1e9 else f"{value / 1e6:.1f} MB"
+
+
+def count(value: float) -> str:
+    """Returns a number of parameters in thousands or millions."""
+    return f"{value / 1e6:.2f} M" if value >= 1e6 else f"{value / 1e3:.0f} k"
+
+
+def render_runs(records: Sequence[RunRecord]) -> str:
+    """Returns the list of runs, the newest first."""
+    if not records:
+        return "no runs here yet"
+    rows = [["run", "name", "state", "started", "chosen", "objective"]]
+    for record in records:
+        result = record.data.get("result") or {}
+        goal = result.get("objective")
+        outcome = f"{goal['metric']} {goal['value']:.3f}{'' if goal['met'] else ' MISSED'}" if goal else ""
+        rows.append(
+            [
+                record.id,
+                record.data["name"],
+                record.state(),
+                _when(record.data["started_at"]),
+                result.get("chosen") or "",
+                outcome,
+            ]
+        )
+    return columns(rows)
+
+
+def render_run(record: RunRecord) -> str:
+    """Returns what one run did: its stages, and its result or the reason why it has none."""
+    rows = [["stage", "name", "seconds", "artifact"]]
+    for stage in record.data["stages"]:
+        spent = "done before" if stage["cached"] else f"{stage['seconds']:.1f}"
+        rows.append([stage["stage"], stage["name"], spent, (stage["ref"] or "")[: len(stage["ref"] or "") - 52]])
+    lines = [f"{record.id}  {record.data['name']}  {record.state()}  {_when(record.data['started_at'])}", columns(rows)]
+    result = record.data.get("result")
+    if result and result["candidates"]:
+        lines.append(candidate_table(result, result["objective"]["metric"]))
+        lines.append(objective_text(result["objective"], result["test_openings"]))
+        lines.append(f"report  {result['report']}")
+    lines += [f"error: {problem['message']}" for problem in record.data.get("errors", [])]
+    return "\n".join(lines)
+
+
+def render_comparison(records: Sequence[RunRecord]) -> str:
+    """Returns the candidates of several runs, one line each."""
+    rows = [["run", "candidate", "metric", "validation", "test", "train", "trained", "model"]]
+    for record in records:
+        result = record.data["result"]
+        metric = result["objective"]["metric"] if result["objective"] else ""
+        for one in result["candidates"]:
+            mark = ">" if one["name"] == result["chosen"] else " "
+            rows.append(
+                [
+                    record.id,
+                    f"{mark} {one['name']}",
+                    metric,
+                    interval(one["validation"].get(metric)),
+                    interval(one["test"].get(metric)) if one["test"] else "-",
+                    seconds(one["train_seconds"]),
+                    count(one["trainable_parameters"]),
+                    one["model"][: len(one["model"]) - 52],
+                ]
+            )
+    return columns(rows)
+
+
+def render_manifest(manifest: Manifest) -> str:
+    """Returns an artifact's record for a reader."""
+    import json
+
+    lines = [str(manifest.ref())]
+    lines += [f"made of    {ref}" for ref in manifest.inputs]
+    lines += [f"plugin     {use.name} ({use.distribution} {use.version}, {use.sha256[:8]})" for use in manifest.plugins]
+    lines += [f"file       {entry.path}  {size(entry.size_bytes)}" for entry in manifest.files[:20]]
+    if len(manifest.files) > 20:
+        lines.append(f"           and {len(manifest.files) - 20} more")
+    lines.append(f"asked for  {json.dumps(manifest.what, ensure_ascii=False)}")
+    lines.append(f"measured   {json.dumps(manifest.metrics, ensure_ascii=False)[:2000]}")
+    lines.append(
+        f"made in    {manifest.provenance.get('seconds', 0):.1f} s by attempt {manifest.provenance['attempt']}"
+    )
+    return "\n".join(lines)
+
+
+def _data_line(name: str, one: Mapping[str, Any]) -> str:
+    corpus, dataset = one["corpus_metrics"], one["dataset_metrics"]
+    told = [f"{number} {_DROPPED.get(reason, f'dropped by {reason}')}" for reason, number in dataset["dropped"].items()]
+    if corpus["quarantined"]:
+        told.append(f"{corpus['quarantined']} unreadable{': ' + one['quarantine'] if one['quarantine'] else ''}")
+    return f"{name:<16} {corpus['rows_read']} rows, {dataset['rows']} kept" + (f" ({', '.join(told)})" if told else "")
+
+
+_DROPPED = {"no target": "without a target", "no text": "without text"}
+
+
+def _when(moment: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))

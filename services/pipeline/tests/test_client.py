@@ -1,0 +1,90 @@
+"""The client against a server of the endpoint's shapes, through httpx's own transport."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import httpx
+import pytest
+from espalier_pipeline.client import Client
+from espalier_sdk.errors import ClusterError, DataError, Refused, SpecError
+
+
+def client_of(handler) -> Client:
+    return Client("http://endpoint", "esk_1_2", http=httpx.Client(transport=httpx.MockTransport(handler)))
+
+
+def test_a_question_carries_key_and_unit_and_the_answer_its_headers() -> None:
+    seen: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        return httpx.Response(200, json={"id": "r1", "predictions": []}, headers={"x-espalier-variant": "a"})
+
+    told = client_of(answer).ask("support", "where is it", unit="u1")
+    assert seen[0].headers["authorization"] == "Bearer esk_1_2"
+    assert seen[0].headers["x-espalier-unit"] == "u1"
+    assert json.loads(seen[0].content) == {"model": "support", "input": "where is it"}
+    assert told["headers"]["x-espalier-variant"] == "a"
+
+
+@pytest.mark.parametrize(
+    ("status", "family"), [(400, SpecError), (404, SpecError), (409, Refused), (412, Refused), (503, ClusterError)]
+)
+def test_an_error_answer_becomes_the_family_of_its_status(status: int, family: type) -> None:
+    body = {"error": {"message": "no such endpoint", "code": "unknown", "param": "model"}}
+    with pytest.raises(family, match=f"{status}: no such endpoint"):
+        client_of(lambda request: httpx.Response(status, json=body)).ask("x", "y")
+
+
+def test_a_server_that_is_not_there_is_named_with_the_remedy() -> None:
+    def refuse(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("refused", request=request)
+
+    with pytest.raises(ClusterError, match=r"http://endpoint does not answer.*espalier serve"):
+        client_of(refuse).endpoints()
+
+
+def test_without_a_server_here_the_file_that_is_missing_is_named(tmp_path: Path, monkeypatch) -> None:
+    for name in ("ESPALIER_URL", "ESPALIER_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ClusterError, match=r"endpoint\.json.*no endpoint is known"):
+        Client.find(tmp_path)
+
+
+def test_feedback_is_sent_a_thousand_items_at_a_time_and_counted(tmp_path: Path) -> None:
+    sizes: list[int] = []
+
+    def take(request: httpx.Request) -> httpx.Response:
+        items = json.loads(request.content)["items"]
+        sizes.append(len(items))
+        return httpx.Response(200, json={"items": [{"status": "recorded"} for _ in items]})
+
+    path = tmp_path / "feedback.jsonl"
+    path.write_text("".join(json.dumps({"request_id": str(n), "value": 1}) + "\n" for n in range(1001)))
+    assert client_of(take).feedback_file(path) == {"recorded": 1001}
+    assert sizes == [1000, 1]
+
+
+def test_a_broken_line_of_a_feedback_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "feedback.jsonl"
+    path.write_text('{"request_id": "1"}\n{broken\n')
+    with pytest.raises(DataError, match=r"feedback\.jsonl:2"):
+        client_of(lambda request: httpx.Response(200, json={"items": []})).feedback_file(path)
+
+
+def test_an_action_on_an_experiment_carries_the_revision_that_was_just_read() -> None:
+    actions: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/v1/experiments":
+            return httpx.Response(200, json={"experiments": [{"id": "e1", "endpoint": "s", "state": "draft"}]})
+        if request.url.path == "/v1/endpoints/s":
+            return httpx.Response(200, json={"revision": 7})
+        actions.append(request)
+        return httpx.Response(200, json={"id": "e1", "state": "running"})
+
+    assert client_of(answer).start_experiment("s")["state"] == "running"
+    assert actions[0].url.path == "/v1/experiments/e1/start"
+    assert actions[0].headers["if-match"] == "7"

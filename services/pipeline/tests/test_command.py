@@ -1,0 +1,143 @@
+"""The command line: exit codes, one error per problem, `--json`, and what it must not import."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from espalier_pipeline.command import run
+
+SPEC = """\
+name: small
+objective: {task: {name: classification, config: {text: text, target: label}}, metric: macro_f1}
+data:
+  mails:
+    sources: [{name: files, config: {paths: [mails.csv]}}]
+candidates:
+  full: {strategy: full-finetune, base: minilm}
+"""
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> Path:
+    (tmp_path / "mails.csv").write_text("text,label\nhello there,a\ngood bye,b\n", encoding="utf-8")
+    path = tmp_path / "small.yaml"
+    path.write_text(SPEC, encoding="utf-8")
+    return path
+
+
+def test_check_says_ok_and_the_next_command(spec: Path, capsys) -> None:
+    assert run(["check", str(spec)]) == 0
+    printed = capsys.readouterr()
+    assert printed.out == "ok\n"
+    assert printed.err.splitlines()[-1].startswith("next")
+
+
+def test_every_error_of_a_spec_comes_at_once_with_its_place(spec: Path, capsys) -> None:
+    spec.write_text(SPEC.replace("base: minilm", "bse: minilm").replace("metric: macro_f1", "metrc: macro_f1"))
+    assert run(["check", str(spec), "--json"]) == 2
+    errors = json.loads(capsys.readouterr().out)["errors"]
+    assert {error["field"] for error in errors} >= {"objective.metrc", "candidates.full.bse"}
+    assert {error["line"] for error in errors} >= {2, 7}
+    assert any(error["remedy"] == "did you mean 'base'?" for error in errors)
+
+
+def test_an_unknown_plugin_is_a_plugin_error_with_a_suggestion(spec: Path, capsys) -> None:
+    spec.write_text(SPEC.replace("base: minilm", "base: minilmm"))
+    assert run(["check", str(spec), "--json"]) == 3
+    (error,) = json.loads(capsys.readouterr().out)["errors"]
+    assert (error["line"], error["field"]) == (7, "candidates.full.base")
+    assert error["remedy"] == "did you mean 'minilm'?"
+
+
+def test_a_column_that_the_data_lack_is_found_before_any_work(spec: Path, capsys) -> None:
+    spec.write_text(SPEC.replace("target: label", "target: labell"))
+    assert run(["check", str(spec), "--json"]) == 2
+    (error,) = json.loads(capsys.readouterr().out)["errors"]
+    assert error["remedy"] == "did you mean 'label'?"
+    assert error["line"] == 2
+
+
+def test_a_missing_data_file_is_a_data_error(spec: Path, capsys) -> None:
+    (spec.parent / "mails.csv").unlink()
+    assert run(["check", str(spec)]) == 4
+    assert "mails.csv" in capsys.readouterr().err
+
+
+def test_method_and_zero_stage_that_do_not_go_together_are_refused(spec: Path, capsys) -> None:
+    spec.write_text(SPEC.replace("base: minilm}", "base: minilm, peft: lora}"))
+    assert run(["check", str(spec), "--json"]) == 2
+    (error,) = json.loads(capsys.readouterr().out)["errors"]
+    assert error["message"] == "the strategy takes no peft: remove `peft:`"
+
+
+def test_an_unknown_option_is_a_usage_error(capsys) -> None:
+    assert run(["check", "--nonsense"]) == 2
+    assert "--nonsense" in capsys.readouterr().err
+
+
+def test_a_run_that_is_not_there_is_named(tmp_path: Path, capsys) -> None:
+    assert run(["show", "model/none@12345678", "--home", str(tmp_path), "--json"]) == 4
+    assert json.loads(capsys.readouterr().out)["errors"][0]["code"] == "absent"
+    assert run(["runs", "abcd", "--home", str(tmp_path)]) == 2
+
+
+def test_an_unknown_stage_after_only_is_refused(spec: Path, capsys) -> None:
+    assert run(["run", str(spec), "--only", "trian"]) == 2
+    assert "accepted: ingest, preprocess" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["check", "SPEC"], ["plugins", "list"], ["runs"]])
+def test_light_commands_load_neither_torch_nor_ray(arguments: list[str], spec: Path) -> None:
+    filled = [str(spec) if word == "SPEC" else word for word in arguments]
+    code = (
+        "import sys; from espalier_pipeline.command import run; code = run(sys.argv[1:]); "
+        "print([name for name in ('torch', 'ray', 'transformers', 'mlflow') if name in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *filled], capture_output=True, text=True, check=True, cwd=spec.parent
+    )
+    assert done.stderr.splitlines()[-1] == "[]"
+
+
+def test_new_copies_an_example_that_check_accepts(tmp_path: Path, capsys) -> None:
+    assert run(["new", str(tmp_path / "mine"), "--task", "classification"]) == 0
+    written = capsys.readouterr().out.strip()
+    assert run(["check", written]) == 0
+    assert run(["new", str(tmp_path / "mine")]) == 2
+
+
+def test_plan_tells_what_was_never_made(spec: Path, capsys) -> None:
+    assert run(["plan", str(spec), "--json"]) == 0
+    stages = json.loads(capsys.readouterr().out)["stages"]
+    assert [stage["stage"] for stage in stages] == [
+        "ingest",
+        "preprocess",
+        "base",
+        "train",
+        "evaluate",
+        "evaluate",
+        "evaluate",
+    ]
+    assert stages[0]["why"] == "never made"
+    train = next(stage for stage in stages if stage["stage"] == "train")
+    assert train["trainable_parameters"] > 20e6  # all of MiniLM
+
+
+def test_doctor_finds_this_machine_whole(tmp_path: Path, capsys) -> None:
+    run(["doctor", "--home", str(tmp_path), "--json"])
+    findings = {one["name"]: one for one in json.loads(capsys.readouterr().out)}
+    assert findings["python"]["ok"]
+    assert findings["services"]["ok"]
+    assert findings["plugins"]["ok"]
+
+
+def test_the_schema_offers_the_options_of_each_plugin(capsys) -> None:
+    assert run(["schema"]) == 0
+    schema = json.loads(capsys.readouterr().out)
+    branches = schema["$defs"]["PeftMethodsChoice"]["anyOf"]
+    lora = next(one for one in branches if one.get("properties", {}).get("name", {}).get("const") == "lora")
+    assert "rank" in lora["properties"]["config"]["properties"]

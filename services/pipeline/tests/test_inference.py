@@ -1,0 +1,80 @@
+"""What `init` finds out about files that it has never seen."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from espalier_pipeline.inference import guess
+from espalier_pipeline.reading import check
+from espalier_pipeline.starting import infer_spec
+from espalier_sdk.errors import DataError, SpecError
+
+
+def table(tmp_path: Path, name: str, rows: list[str], header: str | None = "text,label") -> Path:
+    path = tmp_path / name
+    path.write_text("\n".join(([header] if header else []) + rows) + "\n", encoding="utf-8")
+    return path
+
+
+def messages(count: int = 40) -> list[str]:
+    return [f"message number {n} about a rather long matter,{'spam' if n % 3 else 'ham'}" for n in range(count)]
+
+
+def test_text_and_target_are_found_by_what_the_columns_hold(tmp_path: Path) -> None:
+    found = guess([table(tmp_path, "mail.csv", messages(), header="what,kind")])
+    assert (found.text, found.target) == ("what", "kind")
+
+
+def test_a_file_without_a_header_and_without_an_ending_is_understood(tmp_path: Path) -> None:
+    rows = [f"{'spam' if n % 3 else 'ham'}\tmessage number {n} about a rather long matter" for n in range(40)]
+    found = guess([table(tmp_path, "Collection", rows, header=None)])
+    assert found.options == {"format": "tsv", "columns": ["label", "text"]}
+    assert found.rows == 40
+
+
+def test_a_customer_column_groups_the_split(tmp_path: Path) -> None:
+    rows = [f"c{n % 7},{row}" for n, row in enumerate(messages())]
+    assert guess([table(tmp_path, "mail.csv", rows, header="customer,text,label")]).group == "customer"
+
+
+def test_json_lines_are_read(tmp_path: Path) -> None:
+    lines = [json.dumps({"body": f"message number {n} about a matter", "topic": "ab"[n % 2]}) for n in range(30)]
+    found = guess([table(tmp_path, "x.jsonl", lines, header=None)])
+    assert (found.text, found.target) == ("body", "topic")
+
+
+def test_a_column_that_is_not_there_is_answered_with_what_there_is(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"--target labl.*did you mean 'label'"):
+        guess([table(tmp_path, "mail.csv", messages())], target="labl")
+
+
+def test_a_file_without_labels_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    rows = [f"message number {n} about a rather long matter,id-{n}" for n in range(40)]
+    with pytest.raises(DataError, match=r"no column looks like labels.*--target"):
+        guess([table(tmp_path, "mail.csv", rows)])
+
+
+def test_too_few_rows_and_a_missing_file_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="too few"):
+        guess([table(tmp_path, "mail.csv", messages(3))])
+    with pytest.raises(DataError, match="is not there"):
+        guess([tmp_path / "absent.csv"])
+
+
+def test_the_spec_that_is_written_is_one_that_check_accepts(tmp_path: Path) -> None:
+    out = tmp_path / "espalier.yaml"
+    told = infer_spec([table(tmp_path, "Support Mail.csv", messages(), header="body text,kind")], out)
+    spec = check(out)
+    assert spec.name == "support-mail"
+    assert set(spec.candidates) == {"scratch", "full", "lora"}
+    assert any("kind, 2 classes" in line for line in told)
+
+
+def test_a_spec_that_is_there_is_not_overwritten(tmp_path: Path) -> None:
+    out = tmp_path / "espalier.yaml"
+    out.write_text("mine")
+    with pytest.raises(SpecError, match="is there already"):
+        infer_spec([table(tmp_path, "mail.csv", messages())], out)
+    assert out.read_text() == "mine"

@@ -1,0 +1,1 @@
+"""Espalier service: a corpus to a dataset, on Ray Data."""

@@ -1,0 +1,109 @@
+"""Steps applied to a table whose dropped rows stay behind as marks, so that they can be counted wherever they fell.
+
+A mark is a row that holds only its number and the name of what dropped it. Ray Data may run a function twice or
+cut its input anew: what a row carries itself is counted right all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from espalier_sdk.columns import ROW
+from espalier_sdk.model import SPLITS
+
+from espalier_preprocessing.arranging import Step
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+DROPPED = "espalier_dropped"  # str or null: what dropped the row
+KEY = "espalier_split_key"  # str: what decides the row's split
+SPLIT = "espalier_split"  # str: the split it is in
+NO_TARGET = "no target"
+NO_TEXT = "no text"
+
+
+def marked(rows: pa.Table) -> pa.Table:
+    """Returns rows with the column of marks."""
+    import pyarrow as pa
+
+    return rows.append_column(DROPPED, pa.nulls(rows.num_rows, pa.string()))
+
+
+def alive(rows: pa.Table) -> pa.Table:
+    """Returns the rows that nothing has dropped."""
+    import pyarrow.compute as pc
+
+    return rows.filter(pc.is_null(rows.column(DROPPED))) if rows.column(DROPPED).null_count < rows.num_rows else rows
+
+
+def apply_steps(rows: pa.Table, steps: Sequence[Step]) -> pa.Table:
+    """Returns rows after all steps; what they drop is marked."""
+    for step in steps:
+        rows = _apply_step(rows, step)
+    return rows
+
+
+def drop_unusable(rows: pa.Table, columns: Mapping[str, str]) -> pa.Table:
+    """Marks rows that cannot be learned or measured: without a target, or without any text."""
+    import pyarrow.compute as pc
+
+    texts = [name for name, use in columns.items() if use == "text"]
+    targets = [name for name, use in columns.items() if use != "text"]
+    live = alive(rows)
+    keep = live
+    for name in targets:
+        keep = keep.filter(pc.invert(_is_blank(keep.column(name))))
+    rows = _with_marks(rows, live, keep, NO_TARGET)
+    if not texts:
+        return rows
+    live = alive(rows)
+    blank = _is_blank(live.column(texts[0]))
+    for name in texts[1:]:
+        blank = pc.and_(blank, _is_blank(live.column(name)))
+    return _with_marks(rows, live, live.filter(pc.invert(blank)), NO_TEXT)
+
+
+def _apply_step(rows: pa.Table, step: Step) -> pa.Table:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    live = alive(rows)
+    splits = step.plugin.splits
+    if splits == frozenset(SPLITS):
+        return _with_marks(rows, live, _run(step, live), step.name)
+    inside = pc.is_in(live.column(SPLIT), value_set=pa.array(sorted(splits), pa.string()))
+    touched, others = live.filter(inside), live.filter(pc.invert(inside))
+    after = pa.concat_tables([_run(step, touched), others], promote_options="permissive").sort_by(ROW)
+    return _with_marks(rows, live, after, step.name)
+
+
+def _run(step: Step, rows: pa.Table) -> pa.Table:
+    result: pa.Table = step.plugin.apply(rows, state=step.state) if step.kind == "fitted" else step.plugin.apply(rows)
+    return result
+
+
+def _with_marks(rows: pa.Table, before: pa.Table, after: pa.Table, name: str) -> pa.Table:
+    """Returns what is left, the marks that were there, and a mark for each row that went, in the rows' order."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    old_marks = rows.num_rows - before.num_rows
+    if after.num_rows == before.num_rows and not old_marks:
+        return after
+    gone = before.filter(pc.invert(pc.is_in(before.column(ROW), value_set=after.column(ROW).combine_chunks())))
+    kept = [SPLIT] if SPLIT in rows.column_names else []
+    new = gone.select([ROW, *kept]).append_column(DROPPED, pa.repeat(name, gone.num_rows))
+    old = rows.filter(pc.is_valid(rows.column(DROPPED))).select([ROW, *kept, DROPPED])
+    together = pa.concat_tables([after, old.cast(new.schema), new], promote_options="default")
+    return together.sort_by(ROW)
+
+
+def _is_blank(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        return pc.equal(pc.utf8_trim_whitespace(pc.fill_null(column, "")), "")
+    return pc.is_null(column, nan_is_null=pa.types.is_floating(column.type))

@@ -1,0 +1,127 @@
+"""Opening a finished model, so that evaluation, `predict` and serving answer by the same code.
+
+Knows no engine, task or PEFT method by name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from espalier_sdk.artifacts import ArtifactRef, PluginNeed
+from espalier_sdk.choice import Choice
+from espalier_sdk.errors import DataError
+from espalier_sdk.model import Adapter, Budget, Head, Placement
+
+from espalier_runtime.plugins import Plugins
+from espalier_runtime.store import Store
+
+CARD = "espalier.json"
+DEFAULT_ENGINE = Choice(name="transformers")
+_ADAPTER = "own"
+
+
+@dataclass(frozen=True)
+class OpenedModel:
+    """A model that answers tables of raw rows: serving transforms, encoding, forward pass and decoding."""
+
+    ref: ArtifactRef
+    task: Any
+    state: Any
+    tokenizer: Any
+    budget: Budget
+    transforms: tuple[tuple[str, Any, Any], ...]  # name, plugin, fitted state or None
+    engine: Any
+    adapter: str | None
+
+    def transform(self, rows: pa.Table) -> pa.Table:
+        """Applies the transforms that act at serving; DataError where one would drop a row."""
+        for name, plugin, state in self.transforms:
+            count = rows.num_rows
+            rows = plugin.apply(rows) if state is None else plugin.apply(rows, state=state)
+            if rows.num_rows != count:
+                raise DataError(
+                    f"{name} drops {count - rows.num_rows} of {count} rows: a required value is missing or empty",
+                    code="row_dropped",
+                    remedy="send a value for each column that the task needs",
+                )
+        return rows
+
+    async def predict_async(self, rows: pa.Table, *, transformed: bool = False) -> pa.Table:
+        """Returns one prediction per row, in order; the columns are the task's."""
+        rows = rows if transformed else self.transform(rows)
+        encoded = self.task.encode(rows, state=self.state, tokenizer=self.tokenizer, budget=self.budget)
+        outputs = await self.engine.forward(encoded, adapter=self.adapter)
+        decoded: pa.Table = self.task.decode(outputs, encoded, state=self.state)
+        return decoded
+
+    def predict(self, rows: pa.Table, *, transformed: bool = False) -> pa.Table:
+        """Does the same where no event loop runs."""
+        return asyncio.run(self.predict_async(rows, transformed=transformed))
+
+
+def open_model(
+    store: Store,
+    ref: ArtifactRef,
+    plugins: Plugins,
+    engine: Choice = DEFAULT_ENGINE,
+    placement: Placement | None = None,
+) -> OpenedModel:
+    """Opens a model artifact (and its base, where it is an adapter) with an engine.
+
+    Raises DataError where a file is missing or damaged, PluginError where a plugin that it requires is not here.
+    """
+    from transformers import AutoTokenizer
+
+    opened = store.open_artifact(ref)
+    card = read_card(opened.folder)
+    _require(opened.manifest.requires, plugins)
+    task_class = plugins.load_class("espalier.tasks", card["task"]["name"])
+    head = Head(**card["head"])
+    method = plugins.load("espalier.peft_methods", Choice(**card["peft"])) if card["peft"] else None
+    runner = plugins.load("espalier.engines", engine)
+    base = store.open_artifact(ArtifactRef.parse(card["base"])).folder if method is not None else opened.folder
+    adapters = {_ADAPTER: Adapter(opened.folder, method)} if method is not None else {}
+    runner.open(base, head=head, adapters=adapters, placement=placement or Placement())
+    return OpenedModel(
+        ref=ref,
+        task=plugins.load("espalier.tasks", Choice(**card["task"])),
+        state=task_class.State.model_validate(card["state"]),
+        tokenizer=AutoTokenizer.from_pretrained(opened.folder),
+        budget=Budget(**card["budget"]),
+        transforms=tuple(serving_transforms(card["transforms"], plugins)),
+        engine=runner,
+        adapter=_ADAPTER if method is not None else None,
+    )
+
+
+def serving_transforms(records: Sequence[dict[str, Any]], plugins: Plugins) -> list[tuple[str, Any, Any]]:
+    """Returns name, plugin and state of each transform that a model carries for serving."""
+    found = []
+    for record in records:
+        plugin_class = plugins.load_class("espalier.transforms", record["name"])
+        plugin = plugins.load("espalier.transforms", Choice(name=record["name"], config=record["config"]))
+        fitted = plugin_class.kind == "fitted"
+        found.append((record["name"], plugin, plugin_class.State.model_validate(record["state"]) if fitted else None))
+    return found
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """Reads what a model folder says about itself; DataError where it says nothing."""
+    path = folder / CARD
+    if not path.is_file():
+        raise DataError(
+            "is no model of Espalier: it has no espalier.json", file=str(folder), remedy="name a model/... ref"
+        )
+    card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return card
+
+
+def _require(needs: Sequence[PluginNeed], plugins: Plugins) -> None:
+    for need in needs:
+        plugins.find(need.group, need.name)

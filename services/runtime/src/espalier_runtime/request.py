@@ -1,0 +1,278 @@
+"""Requests: what one stage is asked for, and the digest over all that would make its answer differ.
+
+Knows the shape of specs, not what any stage does with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from espalier_sdk.artifacts import ArtifactKind, ArtifactRef, PluginUse, digest_of
+from espalier_sdk.choice import Choice
+from espalier_sdk.errors import SpecError
+
+from espalier_runtime.plugins import Plugins, distribution_use
+from espalier_runtime.specs.models import Candidate, From, Spec
+
+GroupChoice = tuple[str, Choice]
+
+
+@dataclass(frozen=True)
+class StageRequest:
+    """What one stage is asked for. `digest()` names it; the same request finds the finished artifact."""
+
+    stage: str
+    service: str
+    kind: ArtifactKind
+    name: str
+    what: dict[str, Any]
+    inputs: Mapping[str, ArtifactRef] = field(default_factory=dict)
+    plugins: tuple[PluginUse, ...] = ()
+    resolved: Mapping[str, str | None] = field(default_factory=dict)
+    libraries: Mapping[str, str] = field(default_factory=dict)
+    data: str | None = None
+    candidate: str | None = None
+    split: str | None = None
+
+    @property
+    def read_again(self) -> bool:
+        """Tells that a source cannot say whether it changed, and no `as_of` pins it: no earlier answer counts."""
+        return any(value is None for value in self.resolved.values())
+
+    def components(self) -> dict[str, Any]:
+        """Returns all that enters the digest, by component, so that `plan` can say which one changed."""
+        return {
+            "stage": self.stage,
+            "what": self.what,
+            "inputs": {role: str(ref) for role, ref in sorted(self.inputs.items())},
+            "service": distribution_use(self.service),
+            "runtime": [distribution_use("espalier-runtime"), distribution_use("espalier-sdk")],
+            "plugins": [use.model_dump() for use in self.plugins],
+            "resolved": dict(self.resolved),
+            "libraries": dict(self.libraries),
+        }
+
+    def digest(self) -> str:
+        """Returns the request digest, 64 hexadecimal digits."""
+        return digest_of(self.components())
+
+
+def ingest_request(spec: Spec, data: str, plugins: Plugins) -> StageRequest:
+    """Returns the request for a corpus. Files enter by content, through `Source.fingerprint`, never by path."""
+    part = spec.data[data]
+    resolved: dict[str, str | None] = {}
+    for index, choice in enumerate(part.sources):
+        print_of = plugins.load("espalier.sources", choice).fingerprint()
+        resolved[f"sources[{index}]"] = print_of or part.as_of
+    what = {"sources": [_without_paths(choice) for choice in part.sources], "bad_rows": part.bad_rows}
+    return StageRequest(
+        stage="ingest",
+        service="espalier-ingestion",
+        kind="corpus",
+        name=data,
+        what=what,
+        plugins=_uses(plugins, [("espalier.sources", choice) for choice in part.sources]),
+        resolved=resolved,
+        libraries=_versions("pyarrow"),
+        data=data,
+    )
+
+
+def preprocess_request(spec: Spec, data: str, task: Choice, corpus: ArtifactRef, plugins: Plugins) -> StageRequest:
+    """Returns the request for the dataset that a task is fitted on."""
+    part = spec.data[data]
+    what = {
+        "transforms": [_dump(choice) for choice in part.transforms],
+        "split": part.split.model_dump(mode="json"),
+        "task": _dump(task),
+    }
+    choices: list[GroupChoice] = [("espalier.transforms", choice) for choice in part.transforms]
+    return StageRequest(
+        stage="preprocess",
+        service="espalier-preprocessing",
+        kind="dataset",
+        name=data,
+        what=what,
+        inputs={"corpus": corpus},
+        plugins=_uses(plugins, [*choices, ("espalier.tasks", task)]),
+        libraries=_versions("pyarrow", "numpy"),
+        data=data,
+    )
+
+
+def base_request(base: Choice, plugins: Plugins) -> StageRequest:
+    """Returns the request for a base model, fetched once."""
+    revision = plugins.load("espalier.base_models", base).revision()
+    return StageRequest(
+        stage="base",
+        service="espalier-training",
+        kind="model",
+        name=f"base-{base.name}",
+        what={"base": _without_paths(base)},
+        plugins=_uses(plugins, [("espalier.base_models", base)]),
+        resolved={"base": revision},
+    )
+
+
+def prepare_request(
+    spec: Spec, candidate: str, dataset: ArtifactRef, base: ArtifactRef | None, plugins: Plugins
+) -> StageRequest:
+    """Returns the request for a tokenised dataset, which candidates with equal choices share."""
+    one = spec.candidates[candidate]
+    task = spec.task_of(one)
+    virtual_tokens = _virtual_tokens(candidate, one, plugins)
+    what: dict[str, Any] = {
+        "task": _dump(task),
+        "learner": _dump(one.learner),
+        "max_tokens": one.training.max_tokens - virtual_tokens,
+    }
+    choices: list[GroupChoice] = [("espalier.tasks", task), ("espalier.learners", one.learner)]
+    if base is None:  # the tokenizer is the strategy's own
+        what["strategy"] = _dump(one.strategy)
+        what["seed"] = one.training.seed
+        choices.append(("espalier.model_strategies", one.strategy))
+    inputs = {"dataset": dataset} | ({"base": base} if base else {})
+    return StageRequest(
+        stage="prepare",
+        service="espalier-training",
+        kind="prepared",
+        name=spec.data_name(one),
+        what=what,
+        inputs=inputs,
+        plugins=_uses(plugins, choices),
+        libraries=_versions("pyarrow", "tokenizers", "transformers"),
+        data=spec.data_name(one),
+        candidate=candidate,
+    )
+
+
+def train_request(
+    spec: Spec,
+    candidate: str,
+    inputs: Mapping[str, ArtifactRef],
+    plugins: Plugins,
+) -> StageRequest:
+    """Returns the request for a candidate's model; `inputs` by role: dataset, base, auxiliaries by name."""
+    one = spec.candidates[candidate]
+    task = spec.task_of(one)
+    what: dict[str, Any] = {
+        "strategy": _dump(one.strategy),
+        "peft": _dump(one.peft) if one.peft else None,
+        "learner": _dump(one.learner),
+        "controls": [_dump(choice) for choice in one.controls],
+        "task": _dump(task),
+        "training": one.training.model_dump(mode="json"),
+        # Data parallelism changes the order of sums, hence the answer in its last digits.
+        "world": {"workers": one.where.workers, "zero_stage": one.where.zero_stage},
+    }
+    choices: list[GroupChoice] = [
+        ("espalier.model_strategies", one.strategy),
+        ("espalier.learners", one.learner),
+        ("espalier.tasks", task),
+        *(("espalier.training_controls", choice) for choice in one.controls),
+    ]
+    if one.peft:
+        choices.append(("espalier.peft_methods", one.peft))
+    return StageRequest(
+        stage="train",
+        service="espalier-training",
+        kind="model",
+        name=candidate,
+        what=what,
+        inputs=inputs,
+        plugins=_uses(plugins, choices),
+        libraries=_versions("torch", "transformers", "tokenizers", "accelerate", "peft", "numpy"),
+        data=spec.data_name(one),
+        candidate=candidate,
+    )
+
+
+def evaluate_request(
+    spec: Spec, *, name: str, split: str, inputs: Mapping[str, ArtifactRef], plugins: Plugins
+) -> StageRequest:
+    """Returns the request for an evaluation of a model, or of the baselines where `inputs` has no model."""
+    what = {"split": split, **spec.evaluate.model_dump(mode="json"), "baselines": "model" not in inputs}
+    choices: list[GroupChoice] = [("espalier.metrics", choice) for choice in spec.evaluate.metrics]
+    if "model" in inputs:
+        choices.append(("espalier.engines", spec.evaluate.engine))
+    return StageRequest(
+        stage="evaluate",
+        service="espalier-evaluation",
+        kind="evaluation",
+        name=f"{name}-{split}",
+        what=what,
+        inputs=inputs,
+        plugins=_uses(plugins, choices),
+        libraries=_versions("torch", "transformers", "tokenizers", "numpy", "pyarrow", "scikit-learn"),
+        candidate=name if name in spec.candidates else None,
+        split=split,
+    )
+
+
+def base_choice(candidate: Candidate) -> Choice | None:
+    """Returns a candidate's base where it is a plugin, not another candidate."""
+    if candidate.base is None or isinstance(candidate.base, From):
+        return None
+    return candidate.base
+
+
+def changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """Returns which components differ between two requests, in words for `plan`."""
+    found: list[str] = []
+    for key in sorted(set(before) | set(after)):
+        old, new = before.get(key), after.get(key)
+        if old == new:
+            continue
+        old, new = _by_name(old), _by_name(new)
+        if isinstance(old, dict) and isinstance(new, dict):
+            found += [f"{key}.{name}" for name in sorted(set(old) | set(new)) if old.get(name) != new.get(name)]
+        else:
+            found.append(key)
+    return found
+
+
+def _by_name(value: Any) -> Any:
+    """Returns a list of plugins or distributions as a mapping, so that a change can be named."""
+    if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+        return {str(item.get("name") or item.get("distribution") or place): item for place, item in enumerate(value)}
+    return value
+
+
+def _virtual_tokens(name: str, candidate: Candidate, plugins: Plugins) -> int:
+    if candidate.peft is None:
+        return 0
+    tokens = plugins.load("espalier.peft_methods", candidate.peft).traits().virtual_tokens
+    if tokens >= candidate.training.max_tokens:
+        raise SpecError(
+            f"{candidate.peft.name} takes {tokens} tokens of training.max_tokens {candidate.training.max_tokens}",
+            field=f"candidates.{name}.training.max_tokens",
+            remedy="raise max_tokens or use fewer virtual tokens",
+        )
+    return int(tokens)
+
+
+def _uses(plugins: Plugins, choices: list[GroupChoice]) -> tuple[PluginUse, ...]:
+    wanted = sorted({(group, choice.name) for group, choice in choices})
+    return tuple(plugins.use(group, name) for group, name in wanted)
+
+
+def _dump(choice: Choice) -> dict[str, Any]:
+    return choice.model_dump(mode="json")
+
+
+def _without_paths(choice: Choice) -> dict[str, Any]:
+    config = {key: value for key, value in choice.config.items() if key not in ("path", "paths")}
+    return {"name": choice.name, "config": config}
+
+
+def _versions(*names: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name in names:
+        try:
+            found[name] = ".".join(version(name).split(".")[:2])
+        except PackageNotFoundError:
+            found[name] = "absent"
+    return found

@@ -1,0 +1,218 @@
+"""The spec: what is asked, as frozen models with one sentence for each field.
+
+Fields marked `Where` say where and how fast, never what: they are recorded, and left out of request digests.
+Knows nothing about files, plugins or stages.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from espalier_sdk.choice import Choice
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, GetJsonSchemaHandler, Tag, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,40}$")]
+Where = "where"  # marks a field that does not enter request digests
+
+
+class SpecModel(BaseModel):
+    """The base of all parts of a spec: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Objective(SpecModel):
+    """What the model shall do, and how good is good enough."""
+
+    task: Choice = Field(description="What is answered.")
+    metric: str = Field(description="The value that candidates are compared by, as a metric reports it.")
+    at_least: float | None = Field(default=None, description="The metric must not be below this.")
+    at_most: float | None = Field(default=None, description="The metric must not be above this.")
+    cost: Literal["trainable_parameters", "train_seconds", "peak_memory_bytes", "size_bytes"] = Field(
+        default="trainable_parameters",
+        description="What 'cheapest' means when several candidates are within one standard error of the best.",
+    )
+
+
+class SplitSpec(SpecModel):
+    """How the dataset is divided into train, validation and test."""
+
+    by: Literal["hash", "column"] = Field(
+        default="hash", description="hash: by the content of the row or its group; column: as a column says."
+    )
+    test: float = Field(default=0.2, ge=0, lt=1, description="Share of the test split.")
+    validation: float = Field(default=0.1, ge=0, lt=1, description="Share of the validation split.")
+    group: str | None = Field(default=None, description="Rows with the same value of this column stay together.")
+    column: str | None = Field(
+        default=None, description="With by: column, the column that says train, validation or test."
+    )
+    salt: str = Field(default="", description="Another salt gives another split of the same shares.")
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.by == "column" and self.column is None:
+            raise ValueError("by: column needs `column:`, the name of the column that holds the split")
+        if self.by == "hash" and self.test + self.validation >= 1:
+            raise ValueError(f"test {self.test} + validation {self.validation} leave nothing to train on")
+        return self
+
+
+class DataSpec(SpecModel):
+    """Where data comes from, what happens to it, and how it is divided."""
+
+    sources: tuple[Choice, ...] = Field(min_length=1, description="Where documents come from, read in this order.")
+    transforms: tuple[Choice, ...] = Field(default=(), description="What happens to them, in this order.")
+    split: SplitSpec = Field(default_factory=SplitSpec, description="How they are divided.")
+    bad_rows: float = Field(
+        default=0.05, ge=0, le=1, description="Share of rows that may be unreadable before the stage ends in an error."
+    )
+    as_of: str | None = Field(
+        default=None, description="A date or label that stands for the state of a source that cannot tell its own."
+    )
+
+
+class From(SpecModel):
+    """A reference to another candidate's model."""
+
+    from_: Name = Field(alias="from", description="The candidate whose model is meant.")
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True, serialize_by_alias=True)
+
+
+def _branch(value: Any) -> str:
+    """Tells which of the two a `base` is, so that its errors speak of that one only."""
+    return "From" if isinstance(value, From) or (isinstance(value, dict) and "from" in value) else "Choice"
+
+
+class _AnyOf:
+    """Writes a union as `anyOf`, the word that all other unions of the schema use."""
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        found = handler(schema)
+        if "oneOf" in found:
+            found["anyOf"] = found.pop("oneOf")
+        return found
+
+
+Base = Annotated[Annotated[Choice, Tag("Choice")] | Annotated[From, Tag("From")], Discriminator(_branch), _AnyOf()]
+
+
+class TrainingSpec(SpecModel):
+    """How long and how fast a candidate learns; what would change the weights."""
+
+    epochs: float = Field(default=3.0, gt=0, le=1000, description="Passes over the train split.")
+    max_steps: int | None = Field(default=None, ge=1, description="Optimizer steps at most, instead of epochs.")
+    batch_size: int = Field(default=16, ge=1, description="Examples per optimizer step, over all workers.")
+    learning_rate: float | None = Field(
+        default=None, gt=0, lt=1, description="Peak learning rate; the default is the strategy's usual one."
+    )
+    schedule: Literal["linear", "cosine", "constant"] = Field(default="linear", description="Shape of the decay.")
+    warmup: float = Field(default=0.1, ge=0, lt=1, description="Share of the steps in which the rate rises.")
+    weight_decay: float = Field(default=0.01, ge=0, description="Decoupled weight decay (AdamW).")
+    max_grad_norm: float = Field(default=1.0, gt=0, description="Gradients are clipped to this norm.")
+    max_tokens: int = Field(default=128, ge=8, le=131072, description="Longest example in tokens; longer ones are cut.")
+    dtype: Literal["float32", "bfloat16"] = Field(default="float32", description="Arithmetic of training.")
+    seed: int = Field(default=0, ge=0, description="Seed of weights, order and dropout.")
+
+
+class WhereSpec(SpecModel):
+    """Where a candidate is trained: workers, their size, how the model is laid over them."""
+
+    workers: int = Field(default=1, ge=1, le=4096, description="Processes that train together.")
+    cpus_per_worker: float | None = Field(
+        default=None, gt=0, description="CPUs each; default: an equal share of a node."
+    )
+    gpus_per_worker: float = Field(default=0, ge=0, description="GPUs each.")
+    zero_stage: Literal[0, 1, 2, 3] = Field(default=0, description="DeepSpeed ZeRO stage; 0 is plain data parallelism.")
+    micro_batch_size: int | None = Field(default=None, ge=1, description="Examples in memory at once per worker.")
+    max_failures: int = Field(default=2, ge=0, description="How often lost workers are replaced.")
+
+
+class Candidate(SpecModel):
+    """One way of building the model."""
+
+    strategy: Choice = Field(description="How the model comes to be and what may change.")
+    base: Base | None = Field(default=None, description="Pre-trained weights, or {from: another candidate}.")
+    peft: Choice | None = Field(default=None, description="The small part that is trained.")
+    learner: Choice = Field(default=Choice(name="supervised"), description="Which signal it is learned from.")
+    controls: tuple[Choice, ...] = Field(default=(), description="How far weights may move, and when.")
+    data: Name | None = Field(default=None, description="Which of `data` it learns from; default: the only one.")
+    task: Choice | None = Field(default=None, description="Another task than the objective's.")
+    auxiliaries: dict[Name, From] = Field(default_factory=dict, description="Other candidates' models that help.")
+    competes: bool = Field(default=True, description="False: built for others to use, not compared or served.")
+    training: TrainingSpec = Field(default_factory=TrainingSpec, description="How long and how fast it learns.")
+    where: WhereSpec = Field(
+        default_factory=WhereSpec, description="Where it is trained.", json_schema_extra={Where: True}
+    )
+
+    def references(self) -> dict[str, str]:
+        """Returns the candidates that this one needs, by the field that names them."""
+        found = {f"auxiliaries.{name}.from": other.from_ for name, other in self.auxiliaries.items()}
+        if isinstance(self.base, From):
+            found["base.from"] = self.base.from_
+        return found
+
+
+class EvaluateSpec(SpecModel):
+    """How candidates are measured."""
+
+    metrics: tuple[Choice, ...] = Field(
+        default=tuple(Choice(name=name) for name in ("accuracy", "precision", "recall", "f1", "confusion-matrix")),
+        min_length=1,
+        description="How good is measured; the objective's metric must be among their values.",
+    )
+    engine: Choice = Field(default=Choice(name="transformers"), description="How a model answers.")
+    confidence: float = Field(default=0.95, gt=0.5, lt=1, description="Confidence of the bootstrap intervals.")
+    resamples: int = Field(default=1000, ge=100, description="Bootstrap resamples per interval.")
+    seed: int = Field(default=0, ge=0, description="Seed of the resamples.")
+
+
+class ServeSpec(SpecModel):
+    """Which models are proposed to which endpoint. An endpoint that has a champion keeps it."""
+
+    endpoint: Name = Field(description="The endpoint's name.")
+    bootstrap: Name = Field(
+        default="chosen", description="`chosen`, `runner-up` or a candidate: an empty endpoint's first."
+    )
+    challenger: Name | None = Field(default=None, description="`chosen`, `runner-up` or a candidate: tried against it.")
+    weights: tuple[Annotated[int, Field(ge=1, le=99)], Annotated[int, Field(ge=1, le=99)]] = Field(
+        default=(50, 50), description="Champion's and challenger's share of enrolled units; they sum to 100."
+    )
+    coverage: float = Field(default=1.0, ge=0, le=1, description="Share of units that are enrolled.")
+    unit: Literal["user", "conversation", "request"] = Field(default="user", description="Who stays with one variant.")
+
+    @model_validator(mode="after")
+    def _sum(self) -> Self:
+        if sum(self.weights) != 100:
+            raise ValueError(f"weights {list(self.weights)} sum to {sum(self.weights)}, must sum to 100")
+        return self
+
+
+class ResourceSpec(SpecModel):
+    """Where the pipeline as a whole runs."""
+
+    cpus: int | None = Field(default=None, ge=1, description="CPUs of the local Ray; default: all of this machine.")
+    memory_gib: float | None = Field(default=None, gt=0, description="Memory of the local Ray; default: Ray's own.")
+
+
+class Spec(SpecModel):
+    """All that one pipeline is asked to do."""
+
+    name: Name = Field(description="Names the pipeline; runs and artifacts carry it.")
+    objective: Objective = Field(description="What the model shall do, and how good is good enough.")
+    data: dict[Name, DataSpec] = Field(min_length=1, description="Data sets by name.")
+    candidates: dict[Name, Candidate] = Field(min_length=1, description="Ways of building the model, by name.")
+    evaluate: EvaluateSpec = Field(default_factory=EvaluateSpec, description="How candidates are measured.")
+    serve: ServeSpec | None = Field(default=None, description="Which models are proposed to which endpoint.")
+    where: ResourceSpec = Field(
+        default_factory=ResourceSpec, description="Where the pipeline runs.", json_schema_extra={Where: True}
+    )
+
+    def data_name(self, candidate: Candidate) -> str:
+        """Returns the name of the data that a candidate learns from."""
+        return candidate.data or next(iter(self.data))
+
+    def task_of(self, candidate: Candidate) -> Choice:
+        """Returns the task that a candidate learns."""
+        return candidate.task or self.objective.task

@@ -1,0 +1,1 @@
+"""Espalier service: models to an A/B endpoint, on Ray Serve."""

@@ -1,0 +1,137 @@
+"""What all routes of one gateway replica share: database, routing, keys, and the way to an answer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from espalier_sdk.errors import EspalierError
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from espalier_serving.answering import Answering
+from espalier_serving.calling import Caller
+from espalier_serving.database import Database
+from espalier_serving.exposures import Writer
+from espalier_serving.keys import KnownKey, key_id_of, known_keys
+from espalier_serving.meters import Meters, NoMeters
+from espalier_serving.routing import Snapshot, read_snapshot
+
+POLL_SECONDS = 1.0
+MAX_CACHED_KEYS = 10_000
+
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+
+
+class KeyRing:
+    """Keys that clients have used, refreshed with the routing; a database that is away revokes nothing."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._known: OrderedDict[str, KnownKey] = OrderedDict()
+
+    async def find(self, key: str) -> KnownKey | None:
+        """Returns a valid key, or None; a new one costs one query."""
+        key_id = key_id_of(key)
+        if key_id is None:
+            return None
+        known = self._known.get(key_id) or await asyncio.to_thread(self._read, key_id)
+        if known is None or not known.opened_by(key):
+            return None
+        self._keep(known)
+        return known
+
+    def refresh(self, session: Session) -> None:
+        """Reads the cached keys again, so that a revoked one ends within a second."""
+        if self._known:
+            self._known.update(known_keys(session, list(self._known)))
+
+    def _read(self, key_id: str) -> KnownKey | None:
+        with self._database.reading() as session:
+            return known_keys(session, [key_id]).get(key_id)
+
+    def _keep(self, known: KnownKey) -> None:
+        self._known[known.id] = known
+        self._known.move_to_end(known.id)
+        if len(self._known) > MAX_CACHED_KEYS:
+            self._known.popitem(last=False)
+
+
+@dataclass
+class Core:
+    """One gateway replica without its HTTP routes."""
+
+    database: Database
+    caller: Caller
+    meters: Meters = field(default_factory=NoMeters)
+    snapshot: Snapshot = field(default_factory=Snapshot)
+    probed: set[str] = field(default_factory=set)  # champions that have answered a probe
+
+    def __post_init__(self) -> None:
+        self.keys = KeyRing(self.database)
+        self.writer = Writer(self.database)
+        self.answering = Answering(caller=self.caller, writer=self.writer, meters=self.meters)
+        self._poll: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Reads the routing, and goes on reading it each second; a second call does nothing."""
+        if self._poll is not None:
+            return
+        self.writer.start()
+        await asyncio.to_thread(self.refresh)
+        self._poll = asyncio.get_running_loop().create_task(self._polling())
+
+    async def stop(self) -> None:
+        """Ends reading and writing; what is queued is written first."""
+        if self._poll is not None:
+            self._poll.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._poll
+        await self.writer.stop()
+
+    def refresh(self) -> None:
+        """Reads the routing and the cached keys from the database."""
+        with self.database.reading() as session:
+            self.snapshot = read_snapshot(session)
+            self.keys.refresh(session)
+
+    async def probe_champions(self) -> bool:
+        """Asks champions that have not answered yet; returns whether every one has."""
+        for variant in self.snapshot.champions() - self.probed:
+            if await self.caller.probe(variant):
+                self.probed.add(variant)
+        return self.ready()
+
+    def ready(self) -> bool:
+        """Returns whether the routing is fresh and every live champion has answered a probe."""
+        return not self.snapshot.stale() and self.snapshot.champions() <= self.probed
+
+    async def read(self, work: Callable[[Session], T]) -> T:
+        """Runs a query in a thread."""
+        return await asyncio.to_thread(self._with, work, writing=False)
+
+    async def write(self, work: Callable[[Session], T]) -> T:
+        """Runs a change in a thread, in one transaction, and lets this replica know it at once."""
+        done = await asyncio.to_thread(self._with, work, writing=True)
+        with contextlib.suppress(SQLAlchemyError, OSError):
+            await asyncio.to_thread(self.refresh)
+        return done
+
+    def _with(self, work: Callable[[Session], T], *, writing: bool) -> T:
+        with self.database.writing() if writing else self.database.reading() as session:
+            return work(session)
+
+    async def _polling(self) -> None:
+        while True:
+            await asyncio.sleep(POLL_SECONDS)
+            try:
+                await asyncio.to_thread(self.refresh)
+                await self.probe_champions()
+            except (SQLAlchemyError, OSError, EspalierError) as error:
+                logger.warning("the routing was not read: %s", error)

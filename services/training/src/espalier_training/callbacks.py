@@ -1,0 +1,90 @@
+"""What happens between steps: progress is told, a loss that is no number ends training, a PEFT method acts.
+
+Knows nothing about how a trainer is made.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from espalier_sdk import TrainingFailed, clean_name
+
+from espalier_training.job import PROGRESS, TrainJob
+
+if TYPE_CHECKING:
+    import torch
+    from espalier_sdk.protocols import PeftMethod
+
+
+def reporter(job: TrainJob, steps: int) -> Any:
+    """Returns the callback that leaves step, loss and time left in a file, where that folder is on this machine."""
+    from transformers import TrainerCallback
+
+    path = Path(job.beside) / PROGRESS
+    visible = path.parent.is_dir()
+
+    class Reporter(TrainerCallback):
+        """Leaves the step and the loss in a file that the stage passes on."""
+
+        def __init__(self) -> None:
+            self._written, self._started = 0.0, time.monotonic()
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            now = time.monotonic()
+            if not visible or (now - self._written < 0.3 and state.global_step < steps):
+                return
+            self._written = now
+            loss = next((entry["loss"] for entry in reversed(state.log_history) if "loss" in entry), None)
+            left = (now - self._started) / state.global_step * (steps - state.global_step)
+            note = f"{f'loss {loss:.3f}, ' if loss is not None else ''}{left:.0f} s left"
+            temporary = path.with_suffix(".part")
+            temporary.write_text(json.dumps({"step": state.global_step, "steps": steps, "note": note}))
+            temporary.replace(path)
+
+    return Reporter()
+
+
+def guard() -> Any:
+    """Returns the callback that ends training at the first logged loss that is no number, on every worker alike."""
+    from transformers import TrainerCallback
+
+    class Guard(TrainerCallback):
+        """Looks at each logged loss."""
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **_: Any) -> None:
+            loss = (logs or {}).get("loss", 0.0)
+            if not math.isfinite(loss):
+                raise _diverged(f"the loss became {loss} at step {state.global_step}")
+
+    return Guard()
+
+
+def after_step(method: PeftMethod, steps: int) -> Any:
+    """Returns the callback that lets a PEFT method act after each step, while gradients are still there."""
+    from transformers import TrainerCallback
+
+    class AfterStep(TrainerCallback):
+        """Calls the method with the number of steps before this one."""
+
+        def on_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+            method.after_step(model, step=state.global_step, steps=steps)
+
+    return AfterStep()
+
+
+def require_finite_weights(model: torch.nn.Module, steps: int) -> None:
+    """Refuses a model that the last steps spoiled: not every loss is logged, and none tells of the last update."""
+    import torch
+
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and not bool(torch.isfinite(parameter).all()):
+            raise _diverged(f"{clean_name(name)} holds weights that are no numbers after step {steps}")
+
+
+def _diverged(message: str) -> TrainingFailed:
+    return TrainingFailed(message, code="diverged", remedy="lower training.learning_rate, or raise training.warmup")

@@ -1,0 +1,33 @@
+"""What a training worker is told: plain values that travel to any node."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+PROGRESS = "progress.json"
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """One candidate's training. Artifacts by reference, choices as JSON, so that a worker opens all of it itself."""
+
+    candidate: str
+    store: str
+    dataset: str
+    prepared: str
+    base: str | None
+    out: str
+    beside: str
+    strategy: dict[str, Any]
+    peft: dict[str, Any] | None
+    learner: dict[str, Any]
+    task: dict[str, Any]
+    controls: tuple[dict[str, Any], ...]
+    training: dict[str, Any]
+    workers: int
+    threads: int
+    zero_stage: int
+    micro_batch_size: int
+    accumulation: int
+    plugins: tuple[dict[str, Any], ...]

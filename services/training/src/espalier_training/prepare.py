@@ -1,0 +1,87 @@
+"""Preparing: a dataset's rows encoded once, with the tokenizer that does it, for all candidates that share both."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from espalier_runtime.job import Job
+from espalier_runtime.opening import Budget
+from espalier_runtime.tables import iter_parts, write_parts
+from espalier_sdk.choice import Choice
+from espalier_sdk.errors import DataError, SpecError
+
+SPLITS = ("train", "validation")
+
+
+def prepare(job: Job) -> dict[str, Any]:
+    """Writes `tokenizer/`, `train/`, `validation/` and `budget.json`; returns rows and tokens per split."""
+    from transformers import AutoTokenizer
+
+    what = job.request.what
+    dataset, base = job.inputs["dataset"].folder, job.inputs.get("base")
+    task_choice = Choice.model_validate(what["task"])
+    task = job.plugins.load("espalier.tasks", task_choice)
+    learner = job.plugins.load("espalier.learners", Choice.model_validate(what["learner"]))
+    assert job.request.candidate is not None
+    strategy = job.plugins.load("espalier.model_strategies", job.spec.candidates[job.request.candidate].strategy)
+    folder = job.out / "tokenizer"
+    strategy.tokenizer(texts(dataset, task), base=base.folder if base else None, out=folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    longest = tokenizer.model_max_length
+    if what["max_tokens"] > longest:
+        raise SpecError(
+            f"training.max_tokens {what['max_tokens']}: the model's tokenizer takes {longest} tokens at most",
+            field=f"candidates.{job.request.candidate}.training.max_tokens",
+            given=what["max_tokens"],
+            accepted=f"up to {longest}",
+            remedy="lower max_tokens, or raise the strategy's max_positions",
+        )
+    budget = Budget(max_tokens=what["max_tokens"], padding_side="right")
+    state = type(task).State.model_validate(read_state(dataset)["task"])
+    metrics: dict[str, Any] = {}
+    for split in SPLITS:
+        counted = _Counted(
+            learner.encode(rows, task=task, state=state, tokenizer=tokenizer, budget=budget)
+            for rows in iter_parts(dataset / split)
+        )
+        rows = write_parts(counted, job.out / split)
+        metrics[split] = {"rows": rows, "tokens": counted.tokens}
+    if metrics["train"]["rows"] == 0:
+        raise DataError("no row of the train split could be encoded", file=str(dataset / "train"))
+    (job.out / "budget.json").write_text(
+        json.dumps({"max_tokens": budget.max_tokens, "padding_side": budget.padding_side}), encoding="utf-8"
+    )
+    return metrics
+
+
+def texts(dataset: Path, task: Any) -> Iterator[str]:
+    """Yields the texts of the train split, from the columns that the task calls text."""
+    columns = task.columns()
+    names = [name for name, kind in (columns.required | columns.optional).items() if kind == "text"]
+    for rows in iter_parts(dataset / "train"):
+        for name in names:
+            if name in rows.column_names:
+                yield from (value for value in rows.column(name).cast(pa.string()).to_pylist() if value)
+
+
+def read_state(dataset: Path) -> dict[str, Any]:
+    """Reads what was learned from the train split."""
+    state: dict[str, Any] = json.loads((dataset / "state.json").read_text(encoding="utf-8"))
+    return state
+
+
+class _Counted:
+    """Counts tokens while tables pass."""
+
+    def __init__(self, tables: Iterator[pa.Table]) -> None:
+        self._tables, self.tokens = tables, 0
+
+    def __iter__(self) -> Iterator[pa.Table]:
+        for table in self._tables:
+            ids = table.column("input_ids")
+            self.tokens += sum(chunk.flatten().__len__() for chunk in ids.chunks)
+            yield table

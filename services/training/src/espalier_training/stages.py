@@ -1,0 +1,122 @@
+"""The three stages of this service: a base model fetched, a dataset prepared, a candidate trained on Ray Train."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from espalier_runtime.job import Job, Stage
+from espalier_runtime.request import base_choice, base_request, prepare_request
+from espalier_runtime.specs import Spec
+from espalier_sdk.errors import SpecError
+
+from espalier_training.job import PROGRESS, TrainJob
+from espalier_training.prepare import prepare
+
+
+def fetch_base(job: Job) -> dict[str, Any]:
+    """Copies a base model into the store."""
+    choice = next(  # by digest: two folders are two bases of one name
+        found
+        for candidate in job.spec.candidates.values()
+        if (found := base_choice(candidate)) and base_request(found, job.plugins).digest() == job.request.digest()
+    )
+    revision = job.request.resolved["base"]
+    job.plugins.load("espalier.base_models", choice).fetch(revision, job.out)
+    size = sum(path.stat().st_size for path in job.out.rglob("*") if path.is_file())
+    return {"size_bytes": size, "revision": revision}
+
+
+def run(job: Job) -> dict[str, Any]:
+    """Trains the candidate that the request names; prepares its data first where nobody has."""
+    from espalier_training.on_ray import fit
+
+    spec, name = job.spec, job.request.candidate
+    assert name is not None, "a train request names its candidate"
+    dataset, base = job.inputs["dataset"], job.inputs.get("base")
+    request = prepare_request(spec, name, dataset.ref, base.ref if base else None, job.plugins)
+    prepared = job.make(request, prepare)
+    job.session.start(job.request.plugins)
+    train_job = make_job(spec, name, job, prepared.ref)
+    watch = _Watch(job, job.beside / PROGRESS)
+    try:
+        metrics = fit(train_job, spec.candidates[name].where, job)
+    finally:
+        watch.stop()
+    history = metrics.pop("history")
+    (job.beside / "history.json").write_text(json.dumps(history), encoding="utf-8")
+    return metrics
+
+
+def make_job(spec: Spec, name: str, job: Job, prepared: Any) -> TrainJob:
+    """Returns the plain values that a worker needs."""
+    candidate = spec.candidates[name]
+    where = candidate.where
+    cpus = where.cpus_per_worker or max(1, job.session.cpus() // where.workers)
+    training = candidate.training
+    micro = where.micro_batch_size or max(1, training.batch_size // where.workers)
+    per_pass = micro * where.workers
+    if training.batch_size % per_pass:
+        raise SpecError(
+            f"training.batch_size {training.batch_size} is no multiple of workers x micro_batch_size = {per_pass}",
+            field=f"candidates.{name}.training.batch_size",
+            given=training.batch_size,
+            accepted=f"a multiple of {per_pass}",
+        )
+    return TrainJob(
+        candidate=name,
+        store=job.workplace.store.uri,
+        dataset=str(job.inputs["dataset"].ref),
+        prepared=str(prepared),
+        base=str(job.inputs["base"].ref) if "base" in job.inputs else None,
+        out=str(job.out),
+        beside=str(job.beside),
+        strategy=candidate.strategy.model_dump(mode="json"),
+        peft=candidate.peft.model_dump(mode="json") if candidate.peft else None,
+        learner=candidate.learner.model_dump(mode="json"),
+        task=spec.task_of(candidate).model_dump(mode="json"),
+        controls=tuple(choice.model_dump(mode="json") for choice in candidate.controls),
+        training=training.model_dump(mode="json"),
+        workers=where.workers,
+        threads=max(1, int(cpus)),
+        zero_stage=where.zero_stage,
+        micro_batch_size=micro,
+        accumulation=training.batch_size // per_pass,
+        plugins=tuple(use.model_dump() for use in job.request.plugins),
+    )
+
+
+class _Watch:
+    """Passes on the progress that the first worker writes into a file, while Ray Train holds this process."""
+
+    def __init__(self, job: Job, path: Path) -> None:
+        self._job, self._path = job, path
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._path.unlink(missing_ok=True)
+
+    def _follow(self) -> None:
+        last = ""
+        while not self._stop.is_set():
+            try:
+                text = self._path.read_text(encoding="utf-8")
+            except OSError:
+                text = ""
+            if text and text != last:
+                last = text
+                event = json.loads(text)
+                self._job.progress.update(event["step"], event["steps"], event["note"])
+            time.sleep(0.2)
+
+
+TRAIN = Stage(name="train", run=run)
+BASE = Stage(name="base", run=fetch_base)
+PREPARE = Stage(name="prepare", run=prepare)

@@ -1,0 +1,328 @@
+"""Preparing and training from end to end in this one process, without Ray, on a dataset of 48 rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import torch
+from espalier_runtime.job import Job, Workplace, perform
+from espalier_runtime.opening import CARD, open_model, read_card
+from espalier_runtime.plugins import Plugins
+from espalier_runtime.ray_session import Session
+from espalier_runtime.request import prepare_request, train_request
+from espalier_runtime.specs import Spec
+from espalier_runtime.store import Store
+from espalier_runtime.tables import read_parts, write_parts
+from espalier_sdk import ArtifactRef, Choice, PeftTraits, SpecError, TrainingFailed
+from espalier_training.job import TrainJob
+from espalier_training.prepare import prepare
+from espalier_training.stages import make_job
+from espalier_training.train import _arguments, _require_supported, train
+
+TASK = {"name": "classification", "config": {"text": "message", "target": "queue"}}
+TINY = {"layers": 1, "hidden_size": 32, "vocabulary_size": 200, "max_positions": 32}
+SPEC = {
+    "name": "tiny",
+    "objective": {"task": TASK, "metric": "macro_f1"},
+    "data": {"tickets": {"sources": ["files"]}},
+    "candidates": {
+        "scratch": {
+            "strategy": {"name": "from-scratch", "config": TINY},
+            "training": {"epochs": 2, "batch_size": 8, "max_tokens": 16, "learning_rate": 0.01},
+            "where": {"cpus_per_worker": 1},
+        },
+        "adapted": {
+            "strategy": "peft",
+            "base": {"from": "scratch"},
+            "peft": {"name": "lora", "config": {"rank": 2}},
+            "training": {"epochs": 2, "batch_size": 8, "max_tokens": 16, "learning_rate": 0.01},
+            "where": {"cpus_per_worker": 1},
+        },
+    },
+}
+WORDS = {"delivery": "parcel late driver road", "billing": "invoice charge card refund", "account": "login mail reset"}
+
+
+def rows(count: int, *, start: int = 0) -> pa.Table:
+    """Returns rows whose words tell their queue."""
+    queues = [sorted(WORDS)[place % 3] for place in range(start, start + count)]
+    texts = [f"{WORDS[queue]} number {place} please" for place, queue in enumerate(queues, start)]
+    return pa.table({"espalier_id": [str(place) for place in range(count)], "message": texts, "queue": queues})
+
+
+def make_dataset(store: Store, train_rows: pa.Table) -> ArtifactRef:
+    """Publishes a dataset, as preprocessing leaves one."""
+    task = Plugins().load("espalier.tasks", Choice(**TASK))
+    attempt = store.begin("0" * 64)
+    for split, table in {"train": train_rows, "validation": rows(6, start=90), "test": rows(6, start=96)}.items():
+        write_parts([table], attempt.folder / split)
+    state = {"task": task.finish(task.observe(train_rows)).model_dump(mode="json"), "transforms": []}
+    (attempt.folder / "state.json").write_text(json.dumps(state), encoding="utf-8")
+    return attempt.publish(kind="dataset", name="tickets", what={"task": TASK}).ref()
+
+
+@dataclass
+class Made:
+    """A dataset, what was prepared from it, and the job of the candidate."""
+
+    place: Workplace
+    dataset: ArtifactRef
+    prepared: ArtifactRef
+    job: TrainJob
+    model: ArtifactRef
+    metrics: dict[str, Any]
+
+
+def make(folder: Path) -> Made:
+    """Prepares and trains as the stage does, without Ray."""
+    store, kept = Store.open(str(folder / "store")), {}
+    place = Workplace(Spec.model_validate(SPEC), store, folder / "home", Plugins(), Session())
+    dataset = make_dataset(store, rows(48))
+
+    def run(job: Job) -> dict[str, Any]:
+        request = prepare_request(job.spec, "scratch", dataset, None, job.plugins)
+        kept["prepared"] = job.make(request, prepare).ref
+        kept["job"] = make_job(job.spec, "scratch", job, kept["prepared"])
+        return train(kept["job"], out=job.out)
+
+    manifest, cached = perform(train_request(place.spec, "scratch", {"dataset": dataset}, place.plugins), run, place)
+    assert not cached
+    return Made(place, dataset, kept["prepared"], kept["job"], manifest.ref(), manifest.metrics)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    torch.set_num_threads(1)
+    return make(tmp_path_factory.mktemp("alone"))
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_model_is_a_hugging_face_folder_with_a_card_and_no_pickle(made: Made) -> None:
+    folder = made.place.store.open_artifact(made.model).folder
+    names = set(content(folder))
+    assert {"config.json", "model.safetensors", "tokenizer.json", CARD} <= names
+    assert not [name for name in names if name.endswith((".bin", ".pt", ".pkl"))]
+    card = read_card(folder)
+    assert card["state"]["labels"] == sorted(WORDS)
+    assert card["budget"] == {"max_tokens": 16, "padding_side": "right"}
+    assert (card["base"], card["peft"]) == (None, None)
+
+
+def test_what_was_measured_is_what_was_done(made: Made) -> None:
+    metrics = made.metrics
+    assert (metrics["steps"], metrics["examples"]) == (12, 48)
+    assert metrics["trainable_parameters"] == metrics["parameters"] > 0
+    assert metrics["size_bytes"] == sum(map(len, content(made.place.store.open_artifact(made.model).folder).values()))
+    assert metrics["peak_memory_bytes"] > 50 * 2**20
+    losses = [entry["loss"] for entry in metrics["history"]]
+    assert len(losses) == 12
+    assert sum(losses[-3:]) < sum(losses[:3])  # a batch's loss depends on which examples it holds
+
+
+def test_prepared_rows_are_encoded_in_order_and_within_the_budget(made: Made) -> None:
+    folder = made.place.store.open_artifact(made.prepared).folder
+    table = read_parts(folder / "train")
+    assert table.column("target").to_pylist() == rows(48).column("queue").to_pylist()
+    assert table.column("labels").to_pylist() == [
+        sorted(WORDS).index(one) for one in table.column("target").to_pylist()
+    ]
+    assert max(map(len, table.column("input_ids").to_pylist())) <= 16
+    assert json.loads((folder / "budget.json").read_text()) == {"max_tokens": 16, "padding_side": "right"}
+    tokens = sum(map(len, table.column("input_ids").to_pylist()))
+    assert made.place.store.manifest(made.prepared).metrics["train"] == {"rows": 48, "tokens": tokens}
+
+
+def test_the_same_in_another_folder_is_the_same_artifact(made: Made, tmp_path: Path) -> None:
+    other = make(tmp_path)
+    assert (other.dataset, other.prepared, other.model) == (made.dataset, made.prepared, made.model)
+
+
+def test_the_same_job_gives_equal_bytes_and_another_seed_gives_others(made: Made, tmp_path: Path) -> None:
+    for name, seed in (("one", 0), ("two", 0), ("three", 1)):
+        train(replace(made.job, training=made.job.training | {"seed": seed}), out=tmp_path / name)
+    one, two, three = (content(tmp_path / name) for name in ("one", "two", "three"))
+    assert one == two == content(made.place.store.open_artifact(made.model).folder)
+    assert one.keys() == three.keys()
+    assert one["model.safetensors"] != three["model.safetensors"]
+    assert one["tokenizer.json"] == three["tokenizer.json"]
+
+
+def test_no_path_of_this_machine_is_in_any_file_of_the_model(made: Made) -> None:
+    files = content(made.place.store.open_artifact(made.model).folder)
+    assert files
+    places = {str(made.place.home.parent), str(Path.cwd()), str(Path.home()), str(Path(__file__).parents[3])} - {"/"}
+    for name, data in files.items():
+        assert not [place for place in places if place.encode() in data], name
+
+
+def test_a_loss_that_becomes_nan_ends_training_and_names_the_step(made: Made, tmp_path: Path) -> None:
+    wild = replace(made.job, training=made.job.training | {"learning_rate": 1e30, "warmup": 0.0})
+    with pytest.raises(TrainingFailed, match=r"the loss became (nan|inf) at step \d+") as failed:
+        train(wild, out=tmp_path)
+    assert failed.value.problems[0].code == "diverged"
+    assert "learning_rate" in (failed.value.problems[0].remedy or "")
+    assert not list(tmp_path.iterdir())
+
+
+def test_training_ends_at_the_step_whose_loss_is_nan_and_not_at_the_last_one(made: Made, tmp_path: Path) -> None:
+    wild = replace(made.job, training=made.job.training | {"learning_rate": 1e30, "warmup": 0.0, "max_steps": 40})
+    with pytest.raises(TrainingFailed) as failed:
+        train(wild, out=tmp_path)
+    assert int(failed.value.problems[0].message.rsplit(" ", 1)[1]) < 10
+
+
+def test_weights_that_the_last_update_spoiled_are_refused(made: Made, tmp_path: Path) -> None:
+    """The only step's loss is that of the start weights: no loss tells of what its update did."""
+    wild = replace(made.job, training=made.job.training | {"learning_rate": 1e39, "warmup": 0.0, "max_steps": 1})
+    with pytest.raises(TrainingFailed, match="weights that are no numbers after step 1"):
+        train(wild, out=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_zero_stage_is_refused_before_anything_is_opened(made: Made, tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="zero_stage 1") as refused:
+        train(replace(made.job, zero_stage=1, store=str(tmp_path / "absent")), out=tmp_path)
+    assert refused.value.problems[0].field == "candidates.scratch.where.zero_stage"
+
+
+def test_more_tokens_than_the_tokenizer_takes_are_refused_with_the_field(made: Made, tmp_path: Path) -> None:
+    scratch = SPEC["candidates"]["scratch"] | {"training": {"max_tokens": 33}}
+    spec = Spec.model_validate(SPEC | {"candidates": {"scratch": scratch}})
+    place = replace(made.place, spec=spec)
+    with pytest.raises(SpecError, match="takes 32 tokens at most") as refused:
+        perform(prepare_request(spec, "scratch", made.dataset, None, place.plugins), prepare, place)
+    assert refused.value.problems[0].field == "candidates.scratch.training.max_tokens"
+
+
+def test_text_that_is_stored_as_numbers_is_prepared_as_text(made: Made) -> None:
+    numbers = pa.table({"message": pa.array(range(40), pa.int64()), "queue": ["a", "b"] * 20})
+    dataset = make_dataset(made.place.store, numbers)
+    request = prepare_request(made.place.spec, "scratch", dataset, None, made.place.plugins)
+    assert perform(request, prepare, made.place)[0].metrics["train"]["rows"] == 40
+
+
+@pytest.fixture(scope="module")
+def adapted(made: Made) -> tuple[TrainJob, Any]:
+    """A candidate that adapts the model of the other one."""
+    kept = {}
+    inputs = {"dataset": made.dataset, "base": made.model}
+
+    def run(job: Job) -> dict[str, Any]:
+        request = prepare_request(job.spec, "adapted", made.dataset, made.model, job.plugins)
+        kept["job"] = make_job(job.spec, "adapted", job, job.make(request, prepare).ref)
+        return train(kept["job"], out=job.out)
+
+    request = train_request(made.place.spec, "adapted", inputs, made.place.plugins)
+    manifest, _ = perform(request, run, made.place)
+    return kept["job"], manifest
+
+
+def test_an_adapter_on_another_candidates_model_is_small_opens_and_answers(made: Made, adapted: Any) -> None:
+    _, manifest = adapted
+    files = content(made.place.store.open_artifact(manifest.ref()).folder)
+    assert "adapter_model.safetensors" in files
+    assert "model.safetensors" not in files
+    assert json.loads(files[CARD])["base"] == str(made.model)
+    assert not [name for name, data in files.items() if str(made.place.home.parent).encode() in data]
+    assert 0 < manifest.metrics["trainable_parameters"] < 0.1 * manifest.metrics["parameters"]
+    opened = open_model(made.place.store, manifest.ref(), made.place.plugins)
+    answers = opened.predict(rows(6, start=90).select(["message"]))
+    assert set(answers.column("prediction").to_pylist()) <= set(WORDS)
+    assert answers.num_rows == 6
+
+
+def test_a_peft_method_may_act_after_each_step_while_gradients_are_there(
+    adapted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def after_step(self: Any, model: torch.nn.Module, *, step: int, steps: int) -> None:
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        seen.append((step, steps, bool(trained) and all(parameter.grad is not None for parameter in trained)))
+
+    method = type(Plugins().load("espalier.peft_methods", Choice(name="lora")))
+    monkeypatch.setattr(method, "after_step", after_step)
+    train(adapted[0], out=tmp_path)
+    assert seen == [(step, 12, True) for step in range(12)]
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "constant"])
+def test_the_rate_rises_in_the_warmup_whatever_the_schedule(made: Made, schedule: str) -> None:
+    from transformers import get_scheduler
+
+    job = replace(made.job, training=made.job.training | {"schedule": schedule, "warmup": 0.5})
+    told = _arguments(job, rate=1.0, steps=8)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    plan = get_scheduler(
+        told["lr_scheduler_type"], optimizer, num_warmup_steps=told["warmup_steps"], num_training_steps=8
+    )
+    rates = []
+    for _ in range(8):
+        rates.append(plan.get_last_lr()[0])
+        optimizer.step()
+        plan.step()
+    assert rates[:5] == pytest.approx([0, 0.25, 0.5, 0.75, 1.0])
+    assert (rates[-1] < 1.0) == (schedule != "constant")
+
+
+@dataclass
+class FakeLearner:
+    needs_reference: bool = False
+    auxiliaries: tuple[str, ...] = ()
+
+
+@dataclass
+class FakePeft:
+    batches: int = 0
+
+    def traits(self) -> PeftTraits:
+        return PeftTraits(
+            zero_stages=frozenset({0}),
+            heads=frozenset(),
+            identity_at_start=True,
+            mergeable=True,
+            mixes_in_batch=False,
+            calibration_batches=self.batches,
+        )
+
+
+@dataclass
+class FakeWork:
+    """What the refusals look at."""
+
+    learner: FakeLearner
+    peft: FakePeft | None = None
+    base: Path | None = None
+
+
+def adapter(folder: Path) -> Path:
+    (folder / CARD).write_text(json.dumps({"peft": {"name": "lora"}}), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("work", "field"),
+    [
+        (lambda _: FakeWork(FakeLearner(needs_reference=True)), "learner"),
+        (lambda _: FakeWork(FakeLearner(auxiliaries=("reward",))), "learner"),
+        (lambda _: FakeWork(FakeLearner(), FakePeft(batches=4)), "peft"),
+        (lambda folder: FakeWork(FakeLearner(), base=adapter(folder)), "base"),
+    ],
+)
+def test_what_would_be_left_out_in_silence_is_refused(
+    made: Made, tmp_path: Path, work: Callable[[Path], FakeWork], field: str
+) -> None:
+    job = replace(made.job, learner={"name": "other"}, peft={"name": "other"})
+    with pytest.raises(SpecError) as refused:
+        _require_supported(job, work(tmp_path))  # type: ignore[arg-type]
+    assert refused.value.problems[0].field == f"candidates.scratch.{field}"
+    _require_supported(job, FakeWork(FakeLearner(), FakePeft(), tmp_path / "whole"))  # type: ignore[arg-type]

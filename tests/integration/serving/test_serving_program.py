@@ -1,0 +1,79 @@
+"""The program: starting, refusing and stopping, with a Ray of its own and on one that is there."""
+
+from __future__ import annotations
+
+import json
+import signal
+import stat
+import subprocess
+from pathlib import Path
+
+import httpx
+from espalier_serving.database import open_database
+from espalier_serving.keys import list_keys
+from espalier_serving.testing.program import propose_echoes, serving, start, wait_for
+
+
+def test_it_serves_with_a_ray_of_its_own_and_leaves_nothing_after_sigterm(tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path / 'endpoint.db'}"
+    propose_echoes(database, a={"label": "A"})
+    with serving(database, tmp_path, joined=False) as served:
+        assert served.ask().json()["predictions"][0]["label"] == "A"
+        written = json.loads((tmp_path / "endpoint.json").read_text())
+        assert written == {"url": served.ready["url"], "key": served.ready["key"]}
+        assert stat.S_IMODE((tmp_path / "endpoint.json").stat().st_mode) == 0o600
+        served.process.send_signal(signal.SIGTERM)
+        assert served.process.wait(timeout=60) == 0
+    assert not (tmp_path / "endpoint.json").exists()
+    with open_database(database).reading() as session:
+        assert all(key["revoked_at"] for key in list_keys(session))
+    assert "Traceback" not in (tmp_path / "stderr.txt").read_text()
+    left = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    assert str(tmp_path) not in left
+
+
+def test_a_champion_that_does_not_open_ends_the_start_with_its_reason(joined_ray: None, tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path / 'endpoint.db'}"
+    propose_echoes(database, a={"refuses_to_load": "the file is damaged"})
+    process = start(database, tmp_path, joined=True)
+    output, _ = process.communicate(timeout=180)
+    assert process.returncode == 5
+    (error,) = json.loads(output)["errors"]
+    assert error["code"] == "champion_failed"
+    assert "the file is damaged" in error["message"]
+    assert "Traceback" not in (tmp_path / "stderr.txt").read_text()
+
+
+def test_ctrl_c_ends_with_130_and_leaves_a_joined_ray_as_it_was(joined_ray: None, tmp_path: Path) -> None:
+    import ray
+    from ray import serve
+
+    database = f"sqlite:///{tmp_path / 'endpoint.db'}"
+    propose_echoes(database, a={"label": "A"})
+    with serving(database, tmp_path) as served:
+        assert served.ask().status_code == 200
+        served.process.send_signal(signal.SIGINT)
+        assert served.process.wait(timeout=60) == 130
+    assert ray.is_initialized()
+    wait_for(lambda: not serve.status().applications)
+
+
+def test_ctrl_c_while_it_starts_ends_with_130(joined_ray: None, tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path / 'endpoint.db'}"
+    propose_echoes(database, a={"label": "A", "slow_to_load_seconds": 60})
+    process = start(database, tmp_path, joined=True)
+    from ray import serve
+
+    wait_for(lambda: serve.status().applications)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 130
+    assert not (tmp_path / "endpoint.json").exists()
+
+
+def test_an_endpoint_that_has_no_models_yet_starts_and_says_so(joined_ray: None, tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path / 'endpoint.db'}"
+    with serving(database, tmp_path) as served:
+        assert served.ready["endpoints"] == []
+        assert served.client.get("/v1/models").json()["data"] == []
+        assert served.ask().status_code == 404
+        assert httpx.get(f"{served.ready['url']}/health/ready", trust_env=False).status_code == 200
