@@ -69,9 +69,9 @@ def main() -> int:
                 after = chance.uniform(0.5, whole) if victim == "driver" else chance.uniform(0.0, 0.9 * seconds[victim])
                 found = broken(write(Path(scratch) / f"{victim}-{moment}"), victim, after)
                 different = [] if refs(found["document"]) == refs(expected) else ["other artifacts"]
-                again = [stage["name"] for stage in found["document"]["stages"] if made_twice(stage, found["complete"])]
+                again = [name for name, at in found["complete"].items() if found["answered"][name] != at]
                 wrong += bool(different or again)
-                told = ", ".join([*different, *(f"{name} made again" for name in again)]) or "the same artifacts"
+                told = ", ".join([*different, *(f"{len(again)} made again" for _ in again[:1])]) or "the same artifacts"
                 print(f"{victim:<11} killed {after:4.1f} s in, {len(found['complete'])} complete: {told}", flush=True)
     return 1 if wrong else 0
 
@@ -105,22 +105,19 @@ def finish(spec: Path, child: subprocess.Popen[bytes] | None = None) -> dict[str
 
 
 def broken(spec: Path, victim: str, after: float) -> dict[str, Any]:
-    """Kills the victim some seconds after it began; returns what was complete then, and the document in the end."""
+    """Kills the victim some seconds after it began; returns what was answered then and in the end, and the document."""
     child = begin(spec)
-    if victim == "driver":
-        time.sleep(after)
-        below = psutil.Process(child.pid).children(recursive=True) if child.poll() is None else []
-        child.kill()
-        child.communicate()
-        psutil.wait_procs(below, timeout=30)
-        complete = requests(spec)
-        return {"complete": complete, "document": finish(spec)}
-    process = wait_for(child, victim)
+    process = psutil.Process(child.pid) if victim == "driver" else wait_for(child, victim)
     time.sleep(after)
-    complete = requests(spec)
+    below = process.children(recursive=True) if process.is_running() else []
+    complete = answered(spec)
     if process.is_running():
         os.kill(process.pid, signal.SIGKILL)
-    return {"complete": complete, "document": finish(spec, child)}
+    if victim == "driver":
+        child.communicate()
+        psutil.wait_procs(below, timeout=30)
+    document = finish(spec, None if victim == "driver" else child)
+    return {"complete": complete, "answered": answered(spec), "document": document}
 
 
 def wait_for(child: subprocess.Popen[bytes], stage: str) -> psutil.Process:
@@ -137,15 +134,10 @@ def wait_for(child: subprocess.Popen[bytes], stage: str) -> psutil.Process:
     raise SystemExit(f"the run ended before {stage} began")
 
 
-def requests(spec: Path) -> set[str]:
-    """Returns the references that finished requests point to."""
+def answered(spec: Path) -> dict[str, int]:
+    """Returns the requests that are answered, each with the moment of its answer: making it again would change that."""
     folder = spec.parent / ".espalier" / "store" / "requests"
-    return {path.read_text(encoding="utf-8") for path in folder.glob("*.json")}
-
-
-def made_twice(stage: dict[str, Any], complete: set[str]) -> bool:
-    """Tells whether a stage was made although its artifact had been complete."""
-    return not stage["cached"] and any(stage["ref"] in text for text in complete)
+    return {path.name: path.stat().st_mtime_ns for path in folder.glob("*.json")}
 
 
 def refs(document: dict[str, Any]) -> dict[tuple[str, str], str]:
