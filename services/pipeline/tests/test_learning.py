@@ -33,8 +33,7 @@ def test_one_measurement_says_nothing() -> None:
 
 def test_losses_and_phases_are_drawn() -> None:
     depths = [
-        {"depth": depth, "trained": 5 * (depth > 0), "lr_scale": 0.5, "anchor": 0.0, "moved": 0.1}
-        for depth in (0, 1, 2)
+        {"depth": depth, "trained": 5 * (depth > 0), "lr_scale": 0.5, "anchor": 0.0, "moved": 0.1} for depth in range(3)
     ]
     assert "validation" in (plots.losses({"one": history(0.9, 0.5)}) or "")
     assert "depth" in plots.phases([{"start": 0, "stop": 9, "depths": depths}])
