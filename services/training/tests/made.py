@@ -15,7 +15,7 @@ from espalier_runtime.request import prepare_request, train_request
 from espalier_runtime.specs import Spec
 from espalier_runtime.store import Store
 from espalier_runtime.tables import write_parts
-from espalier_sdk import ArtifactRef, Choice
+from espalier_sdk import ArtifactRef, Choice, Manifest
 from espalier_training.job import TrainJob
 from espalier_training.prepare import prepare
 from espalier_training.stages import make_job
@@ -90,6 +90,21 @@ def make(folder: Path) -> Made:
     manifest, cached = perform(train_request(place.spec, "scratch", {"dataset": dataset}, place.plugins), run, place)
     assert not cached
     return Made(place, dataset, kept["prepared"], kept["job"], manifest.ref(), manifest.metrics)
+
+
+def adapt(made: Made) -> tuple[TrainJob | None, Manifest]:
+    """Trains the candidate that adapts the model of the other one; returns its manifest, and its job the first time."""
+    kept = {}
+    inputs = {"dataset": made.dataset, "base": made.model}
+
+    def run(job: Job) -> dict[str, Any]:
+        request = prepare_request(job.spec, "adapted", made.dataset, made.model, job.plugins)
+        kept["job"] = make_job(job.spec, "adapted", job, job.make(request, prepare).ref)
+        return train(kept["job"], out=job.out)
+
+    request = train_request(made.place.spec, "adapted", inputs, made.place.plugins)
+    manifest, _ = perform(request, run, made.place)
+    return kept.get("job"), manifest
 
 
 def content(folder: Path) -> dict[str, bytes]:

@@ -11,20 +11,19 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import torch
-from espalier_runtime.job import Job, perform
+from espalier_runtime.job import perform
 from espalier_runtime.opening import CARD, open_model, read_card
 from espalier_runtime.plugins import Plugins
-from espalier_runtime.request import prepare_request, train_request
+from espalier_runtime.request import prepare_request
 from espalier_runtime.specs import Spec
 from espalier_runtime.tables import read_parts
 from espalier_sdk import Choice, PeftTraits, SpecError, TrainingFailed
 from espalier_training.engine import Setting, arguments
 from espalier_training.job import TrainJob
 from espalier_training.prepare import prepare
-from espalier_training.stages import make_job
 from espalier_training.train import _require_supported, train
 
-from .made import SPEC, WORDS, Made, content, make, make_dataset, rows
+from .made import SPEC, WORDS, Made, adapt, content, make, make_dataset, rows
 
 
 @pytest.fixture(scope="module")
@@ -139,18 +138,7 @@ def test_text_that_is_stored_as_numbers_is_prepared_as_text(made: Made) -> None:
 
 @pytest.fixture(scope="module")
 def adapted(made: Made) -> tuple[TrainJob, Any]:
-    """A candidate that adapts the model of the other one."""
-    kept = {}
-    inputs = {"dataset": made.dataset, "base": made.model}
-
-    def run(job: Job) -> dict[str, Any]:
-        request = prepare_request(job.spec, "adapted", made.dataset, made.model, job.plugins)
-        kept["job"] = make_job(job.spec, "adapted", job, job.make(request, prepare).ref)
-        return train(kept["job"], out=job.out)
-
-    request = train_request(made.place.spec, "adapted", inputs, made.place.plugins)
-    manifest, _ = perform(request, run, made.place)
-    return kept["job"], manifest
+    return adapt(made)
 
 
 def test_an_adapter_on_another_candidates_model_is_small_opens_and_answers(made: Made, adapted: Any) -> None:

@@ -1,17 +1,19 @@
-"""Proving: verify-resume."""
+"""What is done with a candidate beside building it: verify-resume, export."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from espalier_pipeline.commands.printing import Json, Overrides, SpecFile, print_json, print_next
+from espalier_pipeline.commands.printing import Home, Json, Overrides, SpecFile, StoreUri, print_json, print_next, shown
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the command."""
-    app.command()(verify_resume)
+    """Adds the commands."""
+    for command in (verify_resume, export):
+        app.command()(command)
 
 
 def verify_resume(
@@ -38,3 +40,29 @@ def verify_resume(
             print(f"{proof.candidate:<16} killed at {killed}; went on from step {proof.resumed_at or 0}: {told}")
         print_next(f"espalier run {spec}")
     return 0 if all(proof.equal for proof in proofs) else TrainingFailed.exit_code
+
+
+def export(
+    model: Annotated[str, typer.Argument(help="A model: model/name@<hex>.")],
+    folder: Annotated[Path, typer.Argument(help="An empty or new folder.")],
+    merged: Annotated[bool, typer.Option("--merged", help="Fold an adapter into its base.")] = False,
+    home: Home = None,
+    store: StoreUri = None,
+    as_json: Json = False,
+) -> None:
+    """Write a model as a plain Hugging Face folder, which opens without Espalier."""
+    from espalier_pipeline.children import run_child
+    from espalier_pipeline.places import Places
+
+    places = Places.of(home=home, store=store)
+    arguments = ["--store", places.store, "--model", model, "--out", str(folder.resolve())]
+    arguments += ["--merged"] if merged else []
+    log = places.home / "export.log"
+    done = run_child("espalier_training.export", arguments, log=log, environment={}, on_event=lambda event: None)
+    if as_json:
+        print_json(done)
+    else:
+        print(shown(folder))
+        print_next(
+            f"python -c \"from transformers import pipeline; pipeline('text-classification', '{shown(folder)}')\""
+        )
