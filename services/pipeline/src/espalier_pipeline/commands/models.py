@@ -63,6 +63,4 @@ def export(
         print_json(done)
     else:
         print(shown(folder))
-        print_next(
-            f"python -c \"from transformers import pipeline; pipeline('text-classification', '{shown(folder)}')\""
-        )
+        print_next(f"transformers.pipeline('text-classification', '{shown(folder)}') in Python")
