@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from espalier_sdk import Phase, Rule, SpecError, TrainingFailed
+from espalier_sdk import Rule, TrainingFailed
 from espalier_training.job import TrainJob
-from espalier_training.train import _single_phase, _steps, apply_rules, parameter_groups
+from espalier_training.rules import apply_rules, parameter_groups
+from espalier_training.train import _steps
 
 
 class Block(torch.nn.Module):
@@ -120,15 +121,6 @@ def test_a_plan_for_parameters_that_the_model_lacks_is_an_error_that_names_them(
         apply_rules(Model(), {"layer.7.dense.weight": Rule()})
 
 
-def test_a_plan_of_two_phases_or_with_anchors_is_refused() -> None:
-    one = Phase(0, 5, {"w": Rule()})
-    assert _single_phase([one]) is one
-    with pytest.raises(SpecError, match="2 phases"):
-        _single_phase([one, Phase(5, 9, {"w": Rule(trainable=False)})])
-    with pytest.raises(SpecError, match="anchors"):
-        _single_phase([Phase(0, 5, {"w": Rule(anchor=0.1)})])
-
-
 JOB = TrainJob(
     candidate="one",
     store="",
@@ -148,6 +140,8 @@ JOB = TrainJob(
     zero_stage=0,
     micro_batch_size=16,
     accumulation=1,
+    checkpoint_steps=200,
+    checkpoints=None,
     plugins=(),
 )
 

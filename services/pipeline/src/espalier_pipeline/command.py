@@ -13,7 +13,7 @@ from typing import Any
 import typer
 from espalier_sdk.errors import EXIT_INTERRUPTED, EspalierError, Problem
 
-from espalier_pipeline.commands import building, endpoint, installed, looking
+from espalier_pipeline.commands import building, endpoint, installed, looking, models
 
 _UsageError: Any = typer.BadParameter.__base__  # typer bundles click and exports no other way to its UsageError
 _QUIET = {
@@ -37,6 +37,7 @@ building.register(app)
 looking.register(app)
 endpoint.register(app)
 installed.register(app)
+models.register(app)
 
 
 def main() -> None:

@@ -6,8 +6,9 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from espalier_pipeline.learning import series
+
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _CHOSEN, _OTHER, _BASELINE, _LINE = "#0b6e4f", "#4a6fa5", "#b8b8b8", "#d9d9d9"
@@ -57,20 +58,44 @@ def cost(candidates: Sequence[Mapping[str, Any]], metric: str, chosen: str) -> s
 
 
 def losses(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> str | None:
-    """Returns training loss by share of the steps, one line per candidate; None where nothing was recorded."""
-    drawn = {name: entries for name, entries in histories.items() if len(entries) > 1}
+    """Returns the loss by share of the steps, on train (line) and validation (dashes); None where none was recorded."""
+    drawn = {name: entries for name, entries in histories.items() if len(series(entries, "loss")) > 1}
     if not drawn:
         return None
     figure, axes = _figure(6.4, 2.6)
-    for name, entries in drawn.items():
+    for place, (name, entries) in enumerate(drawn.items()):
         last = entries[-1]["step"]
-        axes.plot(
-            [entry["step"] / last for entry in entries], [entry["loss"] for entry in entries], label=name, linewidth=1.4
-        )
-    axes.set_xlabel("share of the optimizer steps")
-    axes.set_ylabel("training loss")
+        for key, style in (("loss", "-"), ("eval_loss", "--o")):
+            points = series(entries, key)
+            shares, values = [step / last for step, _ in points], [value for _, value in points]
+            label = name if key == "loss" else None
+            axes.plot(shares, values, style, color=f"C{place % 10}", label=label, linewidth=1.4, markersize=3)
+    axes.set_xlabel("share of the optimizer steps: line train, dashes validation")
+    axes.set_ylabel("loss")
     axes.legend(frameon=False, fontsize=9)
     axes.grid(color=_LINE, linewidth=0.6)
+    return _svg(figure)
+
+
+def phases(found: Sequence[Mapping[str, Any]]) -> str:
+    """Returns for each depth when it was trained, darker at a higher scale of the rate, and how far it moved."""
+    depths = [one["depth"] for one in found[0]["depths"]]
+    figure, (left, right) = _figure(6.4, 0.26 * len(depths) + 1.1, columns=(3, 1))
+    for phase in found:
+        for place, one in enumerate(phase["depths"]):
+            if one["trained"]:
+                shade = 0.2 + 0.8 * min(one["lr_scale"], 1.0)
+                span = phase["stop"] - phase["start"]
+                left.barh(place, span, left=phase["start"], height=0.8, color=_CHOSEN, alpha=shade)
+    left.set_xlim(0, found[-1]["stop"])
+    left.set_xlabel("optimizer step; darker at a higher rate")
+    left.set_ylabel("depth")
+    moved = [one["moved"] or 0.0 for one in found[-1]["depths"]]
+    right.barh(range(len(depths)), moved, height=0.8, color=_OTHER)
+    right.set_xlabel("moved, |w - w0| / |w0|")
+    for axes in (left, right):
+        axes.set_yticks(range(len(depths)), [str(depth) for depth in depths])
+        axes.set_ylim(-0.6, len(depths) - 0.4)
     return _svg(figure)
 
 
@@ -104,7 +129,8 @@ def confusion(counts: Mapping[tuple[str, str], int]) -> str:
     return _svg(figure)
 
 
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+def _figure(width: float, height: float, *, columns: Sequence[int] = (1,)) -> tuple[Figure, Any]:
+    """Returns a figure with its axes: one, or as many as `columns` has relative widths."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -113,10 +139,11 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
     mpl.rcParams["font.size"] = 9
     mpl.rcParams["font.family"] = "sans-serif"
     figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots()
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    return figure, axes
+    made = figure.subplots(ncols=len(columns), width_ratios=columns, squeeze=False)[0]
+    for axes in made:
+        for side in ("top", "right"):
+            axes.spines[side].set_visible(False)
+    return figure, made[0] if len(made) == 1 else made
 
 
 def _svg(figure: Figure) -> str:

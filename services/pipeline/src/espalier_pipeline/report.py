@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from espalier_runtime.store import Store, disk_error
 from espalier_sdk import ArtifactRef
 
-from espalier_pipeline import tables
+from espalier_pipeline import learning, tables
 
 if TYPE_CHECKING:
     from espalier_pipeline.driver import RunResult
@@ -47,6 +47,8 @@ def _content(result: RunResult, store: Store) -> dict[str, Any]:
     document, metric = result.document(), result.spec.objective.metric
     ordered = sorted(document["candidates"], key=lambda one: -one["validation"][metric]["value"])
     shown = [one for one in ordered if one["name"] in (document["chosen"], document["runner_up"])]
+    histories = {one["name"]: learning.history(store, one["model"]) for one in ordered}
+    trained = {one["name"]: learning.phases(store, one["model"]) for one in ordered}
     return {
         "document": document,
         "metric": metric,
@@ -55,7 +57,9 @@ def _content(result: RunResult, store: Store) -> dict[str, Any]:
         "classes": [(one["name"], _per_class(one)) for one in shown],
         "quality_plot": plots.quality(ordered, document["baselines"], metric, document["chosen"]),
         "cost_plot": plots.cost(ordered, metric, document["chosen"]),
-        "loss_plot": plots.losses({one["name"]: _history(store, one["model"]) for one in ordered}),
+        "loss_plot": plots.losses(histories),
+        "overfitting": [(name, said) for name, found in histories.items() if (said := learning.overfitting(found))],
+        "phase_plots": [(name, plots.phases(found)) for name, found in trained.items() if found],
         "confusion_plots": [(one["name"], plots.confusion(_confusion(one))) for one in shown if _confusion(one)],
         "spec": json.dumps(result.spec.model_dump(mode="json", exclude_defaults=True), indent=1, ensure_ascii=False),
         "provenance": store.manifest(ArtifactRef.parse(ordered[0]["model"])).provenance,
@@ -83,10 +87,3 @@ def _confusion(candidate: Mapping[str, Any]) -> dict[tuple[str, str], int]:
             _, target, prediction = name.split("/", 2)
             found[target, prediction] = int(measured["value"])
     return found
-
-
-def _history(store: Store, model: str) -> list[dict[str, Any]]:
-    """Returns loss by step, which lies beside the model; nothing where the store is remote."""
-    folder = store.beside(ArtifactRef.parse(model))
-    path = folder / "history.json" if folder else None
-    return json.loads(path.read_text(encoding="utf-8")) if path and path.is_file() else []

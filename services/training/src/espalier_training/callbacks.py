@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
     from espalier_sdk.protocols import PeftMethod
 
 
-def reporter(job: TrainJob, steps: int) -> Any:
-    """Returns the callback that leaves step, loss and time left in a file, where that folder is on this machine."""
+def reporter(job: TrainJob, *, steps: int, tokens_per_step: float) -> Any:
+    """Returns the callback that leaves step, loss, speed and time left in a file, if its folder is on this machine."""
     from transformers import TrainerCallback
 
     path = Path(job.beside) / PROGRESS
@@ -32,18 +33,23 @@ def reporter(job: TrainJob, steps: int) -> Any:
         """Leaves the step and the loss in a file that the stage passes on."""
 
         def __init__(self) -> None:
-            self._written, self._started = 0.0, time.monotonic()
+            self._written, self._started, self._first = 0.0, time.monotonic(), 0
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self._first = state.global_step  # a resumed run's rate is that of its own steps
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            now = time.monotonic()
-            if not visible or (now - self._written < 0.3 and state.global_step < steps):
+            now, step = time.monotonic(), state.global_step
+            if not visible or (now - self._written < 0.3 and step < steps):
                 return
             self._written = now
+            rate = (step - self._first) / max(now - self._started, 1e-9)
             loss = next((entry["loss"] for entry in reversed(state.log_history) if "loss" in entry), None)
-            left = (now - self._started) / state.global_step * (steps - state.global_step)
-            note = f"{f'loss {loss:.3f}, ' if loss is not None else ''}{left:.0f} s left"
+            told = [f"loss {loss:.3f}"] if loss is not None else []
+            told += [f"{rate * tokens_per_step:.0f} tokens/s", f"{(steps - step) / rate:.0f} s left"]
+            event = {"step": step, "steps": steps, "note": ", ".join(told), "pid": os.getpid()}
             temporary = path.with_suffix(".part")
-            temporary.write_text(json.dumps({"step": state.global_step, "steps": steps, "note": note}))
+            temporary.write_text(json.dumps(event))
             temporary.replace(path)
 
     return Reporter()

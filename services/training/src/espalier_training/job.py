@@ -30,4 +30,6 @@ class TrainJob:
     zero_stage: int
     micro_batch_size: int
     accumulation: int
+    checkpoint_steps: int
+    checkpoints: str | None  # where committed checkpoints lie; None keeps them only while this process lives
     plugins: tuple[dict[str, Any], ...]

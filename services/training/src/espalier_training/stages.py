@@ -46,8 +46,8 @@ def run(job: Job) -> dict[str, Any]:
         metrics = fit(train_job, spec.candidates[name].where, job)
     finally:
         watch.stop()
-    history = metrics.pop("history")
-    (job.beside / "history.json").write_text(json.dumps(history), encoding="utf-8")
+    for name in ("history", "phases"):
+        (job.beside / f"{name}.json").write_text(json.dumps(metrics.pop(name)), encoding="utf-8")
     return metrics
 
 
@@ -85,6 +85,8 @@ def make_job(spec: Spec, name: str, job: Job, prepared: Any) -> TrainJob:
         zero_stage=where.zero_stage,
         micro_batch_size=micro,
         accumulation=training.batch_size // per_pass,
+        checkpoint_steps=where.checkpoint_steps,
+        checkpoints=str(job.workplace.home / "checkpoints" / job.request.digest()),
         plugins=tuple(use.model_dump() for use in job.request.plugins),
     )
 

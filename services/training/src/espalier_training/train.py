@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import shutil
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,28 +29,31 @@ from espalier_sdk import (
     Phase,
     Placement,
     SpecError,
-    TrainingFailed,
     clean_name,
     plan,
 )
 
 from espalier_training.callbacks import after_step, guard, reporter, require_finite_weights
+from espalier_training.engine import Setting, engine
 from espalier_training.examples import Examples
 from espalier_training.job import TrainJob
+from espalier_training.keeping import Clock, agreed, keeper, take_best, validations, validator
 from espalier_training.memory import PeakMemory
+from espalier_training.rules import Anchors, apply_rules, distances
 
 if TYPE_CHECKING:
     import torch
 
-_NO_DECAY = re.compile(r"bias$|norm|(?:^|\.)ln_", re.IGNORECASE)
-_SCHEDULES = {"constant": "constant_with_warmup"}  # transformers' own `constant` leaves the warmup out
+_TRACED_WEIGHTS = 100_000_000  # how far weights moved is told up to here: it needs a copy of each
 
 
 def train(job: TrainJob, *, out: Path, rank: int = 0) -> dict[str, Any]:
     """Trains one candidate and, on rank 0, writes the model folder; returns what was measured.
 
+    Goes on from the newest committed checkpoint of `job.checkpoints`, and removes them when the model is written.
     Keys: steps, train_seconds (optimizer steps only), load_seconds, steps_per_second, tokens_per_second,
-    peak_memory_bytes, trainable_parameters, parameters, size_bytes, train_loss, history.
+    peak_memory_bytes, trainable_parameters, parameters, size_bytes, train_loss, validation_loss, best_step,
+    resumed_at, history (loss by step), phases (what was trained when, at which rate, how far it moved).
     """
     import torch
     import transformers
@@ -58,41 +62,158 @@ def train(job: TrainJob, *, out: Path, rank: int = 0) -> dict[str, Any]:
     torch.set_num_threads(job.threads)
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    settings = job.training
-    transformers.set_seed(settings["seed"])
-    with PeakMemory() as memory:
+    transformers.set_seed(job.training["seed"])
+    with PeakMemory() as memory, tempfile.TemporaryDirectory(prefix="espalier-train-") as scratch:
+        folder = Path(job.checkpoints) if job.checkpoints else Path(scratch)
+        folder.mkdir(parents=True, exist_ok=True)
         work = _open(job)
         model, blueprint, parameters = _build(work, job)
         examples = Examples(work.prepared / "train")
         steps = _steps(len(examples), job)
-        phase = _single_phase(
-            plan(parameters, strategy=work.strategy, controls=work.controls, blocks=blueprint.blocks, steps=steps)
-        )
-        apply_rules(model, phase.rules)
-        trainer = _trainer(job, work, model, examples, phase=phase, steps=steps, rank=rank)
+        phases = plan(parameters, strategy=work.strategy, controls=work.controls, blocks=blueprint.blocks, steps=steps)
+        _require_one_end(job, phases)
+        start = _start_weights(model, phases, parameters)
+        setting = _setting(job, work, model, examples, phases, parameters, steps)
         loaded = time.perf_counter()
-        trainer.train()
-        seconds = time.perf_counter() - loaded
-        history = [entry for entry in trainer.state.log_history if "loss" in entry]
-        trained = trainer.accelerator.unwrap_model(trainer.model_wrapped)
-        require_finite_weights(trained, steps)
+        ended = _run_phases(setting, phases, folder=folder, rank=rank)
+        best = take_best(setting, model, ended.history, folder=folder)
+        require_finite_weights(model, ended.step)
         if rank == 0:
-            _save(job, work, trained, out)
-        tokens = examples.tokens * steps * settings["batch_size"] / max(1, len(examples))
+            _save(job, work, model, out)
+            if job.checkpoints:
+                shutil.rmtree(folder)
+    tokens = examples.tokens * ended.step * job.training["batch_size"] / max(1, len(examples))
+    trained = {name for phase in phases for name, rule in phase.rules.items() if rule.trainable}
+    losses = [entry["loss"] for entry in ended.history if "loss" in entry]
+    measured = validations(ended.history)
     return {
-        "steps": steps,
+        "steps": ended.step,
         "examples": len(examples),
         "load_seconds": round(loaded - started, 3),
-        "train_seconds": round(seconds, 3),
-        "steps_per_second": round(steps / seconds, 4),
-        "tokens_per_second": round(tokens / seconds, 1),
+        "train_seconds": round(ended.seconds, 3),
+        "steps_per_second": round(ended.step / ended.seconds, 4),
+        "tokens_per_second": round(tokens / ended.seconds, 1),
         "peak_memory_bytes": memory.bytes,
-        "trainable_parameters": sum(one.count for one in parameters if phase.rules[one.name].trainable),
+        "trainable_parameters": sum(one.count for one in parameters if one.name in trained),
         "parameters": sum(one.count for one in parameters),
         "size_bytes": sum(path.stat().st_size for path in out.rglob("*") if path.is_file()),
-        "train_loss": history[-1]["loss"] if history else None,
-        "history": history,
+        "train_loss": losses[-1] if losses else None,
+        "validation_loss": dict(measured)[best] if best else measured[-1][1] if measured else None,
+        "best_step": best or (min(measured, key=lambda one: one[1])[0] if measured else None),
+        "resumed_at": ended.resumed_at,
+        "history": [entry for entry in ended.history if "loss" in entry or "eval_loss" in entry],
+        "phases": trace(phases, parameters, moved=distances(model, start)),
     }
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """How the phases ended."""
+
+    step: int
+    seconds: float
+    history: list[dict[str, Any]]
+    resumed_at: int | None
+
+
+def _run_phases(setting: Setting, phases: Sequence[Phase], *, folder: Path, rank: int) -> _Ended:
+    """Trains phase after phase, each from the checkpoint that the one before committed."""
+    resumed = agreed(folder, rank=rank)
+    clock = Clock(resumed.seconds if resumed else 0.0)
+    model, peft, steps = setting.parts.model, setting.peft, setting.steps
+    per_step = setting.examples.tokens / max(1, len(setting.examples)) * setting.job.training["batch_size"]
+    trainer, at = None, resumed
+    for phase in phases:
+        if at and phase.stop <= at.step:
+            continue
+        apply_rules(model, phase.rules)
+        callbacks = [guard(), validator(setting, clock), keeper(setting, phase, clock)]
+        callbacks += [after_step(peft, steps)] if peft else []
+        callbacks += [reporter(setting.job, steps=steps, tokens_per_step=per_step)] if rank == 0 else []
+        trainer = engine(setting, phase, out=folder, callbacks=callbacks)
+        trainer.train(resume_from_checkpoint=str(at.folder) if at else None)
+        if phase.stop < steps:
+            at = agreed(folder, rank=rank)
+    assert trainer is not None, "the last step has no checkpoint, so there is a phase to train"
+    state = trainer.state
+    return _Ended(state.global_step, clock.seconds, state.log_history, resumed.step if resumed else None)
+
+
+def trace(
+    phases: Sequence[Phase], parameters: Sequence[ParameterInfo], *, moved: Mapping[str, float]
+) -> list[dict[str, Any]]:
+    """Returns for each phase and depth what was trained, at which scale of the rate, and how far it moved in the end.
+
+    `moved` is the mean over a depth's weights, each as |w - w0| / |w0|.
+    """
+    found = []
+    for phase in phases:
+        depths = []
+        for depth in sorted({one.depth for one in parameters}):
+            here = [one for one in parameters if one.depth == depth and phase.rules[one.name].trainable]
+            far = [moved[one.name] for one in here if one.name in moved]
+            depths.append(
+                {
+                    "depth": depth,
+                    "trained": sum(one.count for one in here),
+                    "lr_scale": max((phase.rules[one.name].lr_scale for one in here), default=0.0),
+                    "anchor": max((phase.rules[one.name].anchor for one in here), default=0.0),
+                    "moved": round(sum(far) / len(far), 6) if far else None,
+                }
+            )
+        found.append({"start": phase.start, "stop": phase.stop, "depths": depths})
+    return found
+
+
+def _setting(
+    job: TrainJob,
+    work: _Work,
+    model: torch.nn.Module,
+    examples: Examples,
+    phases: Sequence[Phase],
+    parameters: Sequence[ParameterInfo],
+    steps: int,
+) -> Setting:
+    trained = {name for phase in phases for name, rule in phase.rules.items() if rule.trainable}
+    return Setting(
+        job=job,
+        learner=work.learner,
+        peft=work.peft,
+        parts=Parts(model=model, tokenizer=work.tokenizer),
+        examples=examples,
+        validation=Examples(work.prepared / "validation"),
+        anchors=Anchors(model, phases),
+        kept=frozenset(trained | {one.name for one in parameters if one.role == "adapter"}),
+        steps=steps,
+        learning_rate=job.training["learning_rate"] or work.strategy.learning_rate,
+        head_kind=work.head.kind,
+    )
+
+
+def _start_weights(
+    model: torch.nn.Module, phases: Sequence[Phase], parameters: Sequence[ParameterInfo]
+) -> dict[str, torch.Tensor]:
+    """Returns copies of the weights that training will change, or none where they are too many to keep twice."""
+    trained = {name for phase in phases for name, rule in phase.rules.items() if rule.trainable}
+    if sum(one.count for one in parameters if one.name in trained) > _TRACED_WEIGHTS:
+        return {}
+    named = ((clean_name(name), parameter) for name, parameter in model.named_parameters())
+    return {name: parameter.detach().clone() for name, parameter in named if name in trained}
+
+
+def _require_one_end(job: TrainJob, phases: Sequence[Phase]) -> None:
+    if len(phases) > 1 and job.training["early_stopping"] is not None:
+        raise SpecError(
+            f"early_stopping would leave out the rest of {len(phases)} phases",
+            field=f"candidates.{job.candidate}.training.early_stopping",
+            remedy="remove it, or the controls that change their rules by step",
+        )
+    if job.training["early_stopping"] is not None and not job.training["validations"]:
+        raise SpecError(
+            "early_stopping needs validations",
+            field=f"candidates.{job.candidate}.training.validations",
+            accepted="1 or more",
+        )
 
 
 class _Work:
@@ -170,149 +291,6 @@ def _steps(examples: int, job: TrainJob) -> int:
         return int(settings["max_steps"])
     per_epoch = math.ceil(examples / settings["batch_size"])
     return max(1, math.ceil(per_epoch * settings["epochs"]))
-
-
-def _single_phase(phases: Sequence[Phase]) -> Phase:
-    """Returns the one phase; controls that change their rules while training runs need one engine per phase."""
-    if len(phases) > 1 or any(rule.anchor for rule in phases[0].rules.values()):
-        raise SpecError(
-            f"the controls ask for {len(phases)} phases or for anchors, this version trains one phase without anchors",
-            field="controls",
-            remedy="remove the controls that change their rules by step",
-        )
-    return phases[0]
-
-
-def apply_rules(model: torch.nn.Module, rules: Mapping[str, Any]) -> None:
-    """Sets `requires_grad` by the plan; what the plan does not name (PEFT's untouched copies) stays frozen."""
-    named: set[str] = set()
-    for name, parameter in model.named_parameters():
-        clean = clean_name(name)
-        rule = None if ".original_module." in f".{clean}." else rules.get(clean)
-        parameter.requires_grad_(rule is not None and rule.trainable)
-        if rule is not None:
-            named.add(clean)
-    missing = sorted(name for name, rule in rules.items() if rule.trainable and name not in named)
-    if missing:
-        raise TrainingFailed(
-            f"the plan trains parameters that the model does not have: {', '.join(missing[:5])}",
-            remedy="the strategy's or PEFT method's `parameters` and what it builds must agree: run its kit",
-        )
-
-
-def parameter_groups(
-    model: torch.nn.Module, rules: Mapping[str, Any], *, learning_rate: float, weight_decay: float
-) -> list[dict[str, Any]]:
-    """Returns AdamW's groups: one per rate scale, with and without decay (none on biases and norms)."""
-    groups: dict[tuple[float, float], dict[str, Any]] = {}
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        clean = clean_name(name)
-        scale = rules[clean].lr_scale
-        decay = 0.0 if _NO_DECAY.search(clean) else weight_decay
-        group = groups.setdefault(
-            (scale, decay), {"params": [], "lr": learning_rate * scale, "weight_decay": decay, "names": []}
-        )
-        group["params"].append(parameter)
-        group["names"].append(clean)
-    return list(groups.values())
-
-
-def _trainer(
-    job: TrainJob, work: _Work, model: torch.nn.Module, examples: Examples, *, phase: Phase, steps: int, rank: int
-) -> Any:
-    import torch
-    from transformers import PrinterCallback
-
-    settings = job.training
-    rate = settings["learning_rate"] or work.strategy.learning_rate
-
-    class WithRules(work.learner.trainer()):  # type: ignore[misc]
-        """The learner's trainer with the plan's parameter groups."""
-
-        def _get_train_sampler(self, *_: Any, **__: Any) -> Any:
-            """Returns an order in which examples of like length share a batch: less padding, the same examples.
-
-            Grouped by the whole batch, not by a worker's share, so that it is the same for any number of workers.
-            """
-            from transformers.trainer_pt_utils import LengthGroupedSampler
-
-            generator = torch.Generator().manual_seed(settings["seed"])
-            return LengthGroupedSampler(settings["batch_size"], lengths=examples.lengths(), generator=generator)
-
-        def create_optimizer(self, *_: Any, **__: Any) -> torch.optim.Optimizer:
-            if self.optimizer is None:
-                groups = parameter_groups(
-                    self.model, phase.rules, learning_rate=rate, weight_decay=settings["weight_decay"]
-                )
-                for group in groups:
-                    group.pop("names")
-                # One kernel for all weights: measured 1.3 times as fast as the loop over tensors on two cores.
-                self.optimizer = torch.optim.AdamW(groups, lr=rate, fused=True)
-            return self.optimizer
-
-    arguments = work.learner.arguments(_arguments(job, rate=rate, steps=steps))
-    parts = Parts(model=model, tokenizer=work.tokenizer)
-    trainer = WithRules(
-        model=model,
-        args=arguments,
-        train_dataset=examples,
-        processing_class=work.tokenizer,
-        callbacks=[
-            guard(),
-            *([after_step(work.peft, steps)] if work.peft else []),
-            *([reporter(job, steps)] if rank == 0 else []),
-        ],
-        **work.learner.inputs(parts),
-    )
-    trainer.remove_callback(PrinterCallback)
-    if work.head.kind == "sequence-classification":
-        # These heads take the count of items and ignore it: transformers 5.23 then multiplies the loss by the number
-        # of workers, and does not divide it by the accumulation steps.
-        trainer.model_accepts_loss_kwargs = False
-    _require_distributed(trainer, job.workers)
-    return trainer
-
-
-def _arguments(job: TrainJob, *, rate: float, steps: int) -> dict[str, Any]:
-    """Returns what every learner's trainer is told; nothing is saved or reported by the trainer itself."""
-    import torch
-
-    settings = job.training
-    return {
-        "output_dir": str(Path(job.beside) / "trainer") if Path(job.beside).is_dir() else "trainer",
-        "max_steps": steps,
-        "per_device_train_batch_size": job.micro_batch_size,
-        "gradient_accumulation_steps": job.accumulation,
-        "learning_rate": rate,
-        "lr_scheduler_type": _SCHEDULES.get(settings["schedule"], settings["schedule"]),
-        "warmup_steps": math.floor(settings["warmup"] * steps),
-        "weight_decay": settings["weight_decay"],
-        "max_grad_norm": settings["max_grad_norm"],
-        "seed": settings["seed"],
-        "bf16": settings["dtype"] == "bfloat16",
-        # Without this, accelerate on a host without GPU trains each worker's own copy and says nothing.
-        "use_cpu": not torch.cuda.is_available(),
-        "logging_steps": max(1, steps // 50),
-        "logging_nan_inf_filter": False,  # else a loss that is no number is logged as the average of those before
-        "save_strategy": "no",
-        "eval_strategy": "no",
-        "report_to": [],
-        "disable_tqdm": True,
-        "remove_unused_columns": False,
-        "dataloader_pin_memory": torch.cuda.is_available(),
-        "ddp_find_unused_parameters": False,
-    }
-
-
-def _require_distributed(trainer: Any, workers: int) -> None:
-    if trainer.accelerator.num_processes != workers:
-        raise TrainingFailed(
-            f"{workers} workers were asked for, the trainer sees {trainer.accelerator.num_processes}: "
-            "each would train a copy of its own",
-            remedy="unset ACCELERATE_* in the workers' environment",
-        )
 
 
 def _save(job: TrainJob, work: _Work, model: Any, out: Path) -> None:

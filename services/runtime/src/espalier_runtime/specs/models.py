@@ -113,6 +113,14 @@ class TrainingSpec(SpecModel):
     max_grad_norm: float = Field(default=1.0, gt=0, description="Gradients are clipped to this norm.")
     max_tokens: int = Field(default=128, ge=8, le=131072, description="Longest example in tokens; longer ones are cut.")
     dtype: Literal["float32", "bfloat16"] = Field(default="float32", description="Arithmetic of training.")
+    validations: int = Field(
+        default=4, ge=0, le=1000, description="How often the validation loss is measured, evenly over training."
+    )
+    early_stopping: int | None = Field(
+        default=None,
+        ge=1,
+        description="Ends after so many validations without a lower loss, and keeps the weights of the lowest.",
+    )
     seed: int = Field(default=0, ge=0, description="Seed of weights, order and dropout.")
 
 
@@ -126,6 +134,11 @@ class WhereSpec(SpecModel):
     gpus_per_worker: float = Field(default=0, ge=0, description="GPUs each.")
     zero_stage: Literal[0, 1, 2, 3] = Field(default=0, description="DeepSpeed ZeRO stage; 0 is plain data parallelism.")
     micro_batch_size: int | None = Field(default=None, ge=1, description="Examples in memory at once per worker.")
+    checkpoint_steps: int = Field(
+        default=200,
+        ge=1,
+        description="Optimizer steps between checkpoints, from which an interrupted training goes on.",
+    )
     max_failures: int = Field(default=2, ge=0, description="How often lost workers are replaced.")
 
 

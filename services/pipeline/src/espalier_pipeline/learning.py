@@ -1,0 +1,51 @@
+"""How a model learned, as its training left it beside the artifact: loss by step, and what was trained when."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from espalier_runtime.store import Store
+from espalier_sdk import ArtifactRef
+
+_FLAT = 0.01  # a rise of the validation loss below this share is no turn
+
+
+def history(store: Store, model: str) -> list[dict[str, Any]]:
+    """Returns loss by step, entries with `loss` or with `eval_loss`; nothing where the store is remote."""
+    return _beside(store, model, "history.json")
+
+
+def phases(store: Store, model: str) -> list[dict[str, Any]]:
+    """Returns what was trained when, by depth; nothing where the store is remote."""
+    return _beside(store, model, "phases.json")
+
+
+def series(entries: Sequence[Mapping[str, Any]], key: str) -> list[tuple[int, float]]:
+    """Returns step and value of each entry that has the key."""
+    return [(int(entry["step"]), float(entry[key])) for entry in entries if key in entry]
+
+
+def overfitting(entries: Sequence[Mapping[str, Any]]) -> str | None:
+    """Returns a sentence on where the validation loss turned and by how much; None where it was not followed."""
+    measured = series(entries, "eval_loss")
+    if len(measured) < 2:
+        return None
+    step, lowest = min(measured, key=lambda one: one[1])
+    last_step, last = measured[-1]
+    if step == last_step:
+        return f"The validation loss was lowest at the end, {last:.3g}: more steps may still help."
+    rise = (last - lowest) / lowest if lowest > 0 else 0.0
+    if rise < _FLAT:
+        return f"The validation loss has been flat since step {step} of {last_step}, at {lowest:.3g}."
+    return (
+        f"The validation loss turned at step {step} of {last_step} and rose by {rise:.0%} until the end: it overfits. "
+        "Fewer epochs, or training.early_stopping, would keep the weights from before."
+    )
+
+
+def _beside(store: Store, model: str, name: str) -> list[dict[str, Any]]:
+    folder = store.beside(ArtifactRef.parse(model))
+    path = folder / name if folder else None
+    return json.loads(path.read_text(encoding="utf-8")) if path and path.is_file() else []

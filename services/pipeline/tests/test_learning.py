@@ -1,0 +1,39 @@
+"""What a report says about how a model learned."""
+
+from __future__ import annotations
+
+import pytest
+from espalier_pipeline import plots
+from espalier_pipeline.learning import overfitting, series
+
+
+def history(*losses: float) -> list[dict[str, float]]:
+    steps = range(10, 10 * len(losses) + 1, 10)
+    return [{"step": step, "loss": 1.0} for step in steps] + [
+        {"step": step, "eval_loss": loss} for step, loss in zip(steps, losses, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("losses", "said"),
+    [
+        ((0.9, 0.5, 0.4), "lowest at the end, 0.4"),
+        ((0.9, 0.4, 0.5), "turned at step 20 of 30 and rose by 25%"),
+        ((0.9, 0.4, 0.402), "flat since step 20 of 30"),
+    ],
+)
+def test_the_sentence_tells_where_validation_turned_and_by_how_much(losses: tuple[float, ...], said: str) -> None:
+    assert said in (overfitting(history(*losses)) or "")
+
+
+def test_one_measurement_says_nothing() -> None:
+    assert overfitting(history(0.5)) is None
+    assert series(history(0.5), "eval_loss") == [(10, 0.5)]
+
+
+def test_losses_and_phases_are_drawn() -> None:
+    depths = [
+        {"depth": depth, "trained": 5 * (depth > 0), "lr_scale": 0.5, "anchor": 0.0, "moved": 0.1} for depth in range(3)
+    ]
+    assert "validation" in (plots.losses({"one": history(0.9, 0.5)}) or "")
+    assert "depth" in plots.phases([{"start": 0, "stop": 9, "depths": depths}])

@@ -1,0 +1,92 @@
+"""`python -m espalier_training.export`: a model as a plain Hugging Face folder, with an adapter merged if asked.
+
+Runs as a child of `espalier export`, so that the command line imports no torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from espalier_runtime.main import print_errors, watch_parent
+from espalier_runtime.opening import CARD, read_card
+from espalier_runtime.plugins import Plugins
+from espalier_runtime.store import OpenArtifact, Store
+from espalier_sdk import ArtifactRef, Choice, Head, Placement
+from espalier_sdk.errors import EspalierError, SpecError
+
+
+def main() -> int:
+    """Writes the folder, prints what was written as JSON, and returns the exit code."""
+    parser = argparse.ArgumentParser(description="Writes a model as a plain Hugging Face folder.")
+    parser.add_argument("--store", required=True)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--out", required=True)
+    parser.add_argument("--merged", action="store_true")
+    arguments = parser.parse_args()
+    watch_parent()
+    try:
+        store = Store.open(arguments.store)
+        opened = store.open_artifact(store.resolve(arguments.model))
+        files = export(opened, store, Path(arguments.out), merged=arguments.merged)
+    except EspalierError as error:
+        print_errors(error, as_json=True)
+        return error.exit_code
+    print(json.dumps({"model": str(opened.ref), "folder": arguments.out, "files": files}))
+    return 0
+
+
+def export(opened: OpenArtifact, store: Store, out: Path, *, merged: bool) -> list[str]:
+    """Writes a model into a new or empty folder and returns its files.
+
+    A whole model and a merged adapter open with `AutoModel...from_pretrained`; an adapter that is not merged opens
+    with PEFT on its base. Raises SpecError where the folder is not empty, NotMergeable where the method cannot merge.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise SpecError("is not empty", field="DIR", file=str(out), remedy="name a new folder")
+    card = read_card(opened.folder)
+    out.mkdir(parents=True, exist_ok=True)
+    if merged and card["peft"]:
+        _merged(card, opened, store).save_pretrained(out)
+        _copy(opened.folder, out, leave_out=("adapter_", "trained.", CARD, "README.md"))
+    else:
+        _copy(opened.folder, out, leave_out=(CARD,))
+    _name_labels(out, card["state"].get("labels"))
+    return sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
+
+
+def _merged(card: dict[str, Any], opened: OpenArtifact, store: Store) -> Any:
+    plugins = Plugins()
+    base = store.open_artifact(ArtifactRef.parse(card["base"])).folder
+    strategy = plugins.load("espalier.model_strategies", Choice(**card["strategy"]))
+    method = plugins.load("espalier.peft_methods", Choice(**card["peft"]))
+    blueprint = strategy.blueprint(Head(**card["head"]), tokenizer=opened.folder, base=base)
+    model = method.merge(method.load(strategy.build(blueprint, base=base, placement=Placement()), opened.folder))
+    model.name_or_path = ""
+    model.config._name_or_path = ""
+    return model
+
+
+def _copy(source: Path, out: Path, *, leave_out: tuple[str, ...]) -> None:
+    for path in source.iterdir():
+        if path.is_file() and not path.name.startswith(leave_out) and not (out / path.name).exists():
+            shutil.copyfile(path, out / path.name)
+
+
+def _name_labels(out: Path, labels: list[str] | None) -> None:
+    """Writes the labels into the configuration, so that a pipeline of transformers answers with their names."""
+    path = out / "config.json"
+    if not labels or not path.is_file():
+        return
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["id2label"] = {str(place): label for place, label in enumerate(labels)}
+    config["label2id"] = {label: place for place, label in enumerate(labels)}
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

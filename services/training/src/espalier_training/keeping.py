@@ -1,0 +1,134 @@
+"""When training measures itself on validation, keeps a checkpoint, and ends early; and what it kept at its best."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from espalier_sdk import Phase
+
+from espalier_training.checkpoints import Checkpoint, commit, newest
+from espalier_training.engine import Setting, load_weights, save_weights
+
+VALIDATION_LOSS = "eval_loss"
+_BEST = "best-"
+
+
+class Clock:
+    """Counts the seconds of optimizer steps, over all processes that had a part; validating does not count."""
+
+    def __init__(self, before: float = 0.0) -> None:
+        self._before, self._begun, self._paused = before, time.perf_counter(), 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Returns the seconds until now."""
+        return self._before + time.perf_counter() - self._begun - self._paused
+
+    def pause(self, seconds: float) -> None:
+        """Leaves out seconds that were no training."""
+        self._paused += seconds
+
+
+def keeper(setting: Setting, phase: Phase, clock: Clock) -> Any:
+    """Returns the callback that asks for checkpoints and commits them: every `checkpoint_steps`, and after a phase.
+
+    The last step of all needs none: the model itself is published then.
+    """
+    from transformers import TrainerCallback
+
+    every = setting.job.checkpoint_steps
+
+    class Keeper(TrainerCallback):
+        """Commits what the trainer has written, once every worker has."""
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            step = state.global_step
+            control.should_save = step < setting.steps and (step == phase.stop or step % every == 0)
+
+        def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            _barrier()
+            if state.is_world_process_zero:
+                if state.global_step == phase.stop:  # the next phase has another optimizer
+                    for name in ("optimizer.pt", "scheduler.pt"):
+                        (folder / name).unlink(missing_ok=True)
+                commit(folder, seconds=clock.seconds)
+                _prune(folder.parent, state.log_history)
+            _barrier()
+
+    return Keeper()
+
+
+def validator(setting: Setting, clock: Clock) -> Any:
+    """Returns the callback that measures the validation loss evenly over training, and ends it when that is asked."""
+    from transformers import TrainerCallback
+
+    job = setting.job
+    count, patience = job.training["validations"], job.training["early_stopping"]
+    at = {round(setting.steps * (number + 1) / count) for number in range(count)} if len(setting.validation) else set()
+
+    class Validator(TrainerCallback):
+        """Measures, remembers the best weights, and counts validations without a better one."""
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            control.should_evaluate = state.global_step in at
+
+        def on_evaluate(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+            clock.pause(state.log_history[-1].get("eval_runtime", 0.0))
+            if patience is None:
+                return
+            losses = validations(state.log_history)
+            best = min(losses, key=lambda one: one[1])
+            if best[0] == state.global_step and state.is_world_process_zero:
+                folder = Path(args.output_dir) / f"{_BEST}{best[0]}"
+                save_weights(model, folder, kept=setting.kept, peft=setting.peft)
+            if sum(step > best[0] for step, _ in losses) >= patience:
+                control.should_training_stop = True
+
+    return Validator()
+
+
+def validations(history: Sequence[dict[str, Any]]) -> list[tuple[int, float]]:
+    """Returns step and loss of every measurement on validation."""
+    return [(int(entry["step"]), float(entry[VALIDATION_LOSS])) for entry in history if VALIDATION_LOSS in entry]
+
+
+def take_best(setting: Setting, model: Any, history: Sequence[dict[str, Any]], *, folder: Path) -> int | None:
+    """Puts the best validation's weights back where training may end early; returns its step."""
+    losses = validations(history)
+    if setting.job.training["early_stopping"] is None or not losses:
+        return None
+    step = min(losses, key=lambda one: one[1])[0]
+    _barrier()
+    load_weights(model, folder / f"{_BEST}{step}", kept=setting.kept, peft=setting.peft)
+    return step
+
+
+def agreed(folder: Path, *, rank: int) -> Checkpoint | None:
+    """Returns the checkpoint that all workers go on from: the first worker looks, the others are told."""
+    import torch.distributed as dist
+
+    found = [newest(folder) if rank == 0 else None]
+    if dist.is_available() and dist.is_initialized():
+        dist.broadcast_object_list(found, src=0)
+    return found[0]
+
+
+def _prune(folder: Path, history: Sequence[dict[str, Any]]) -> None:
+    """Removes weights that were the best once and are not any more, as the newest checkpoint has it."""
+    losses = validations(history)
+    best = min(losses, key=lambda one: one[1])[0] if losses else None
+    for path in folder.glob(f"{_BEST}*"):
+        if int(path.name.removeprefix(_BEST)) < (best or 0):
+            shutil.rmtree(path)
+
+
+def _barrier() -> None:
+    import torch.distributed as dist
+
+    if dist.is_available() and dist.is_initialized():
+        dist.barrier()

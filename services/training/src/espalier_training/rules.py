@@ -1,0 +1,88 @@
+"""What a phase's rules do to a model: which parameters learn, at which rate and decay, and how far from their start."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from espalier_sdk import Phase, Rule, TrainingFailed, clean_name
+
+if TYPE_CHECKING:
+    import torch
+
+_NO_DECAY = re.compile(r"bias$|norm|(?:^|\.)ln_", re.IGNORECASE)
+
+
+def apply_rules(model: torch.nn.Module, rules: Mapping[str, Rule]) -> None:
+    """Sets `requires_grad` by the plan; what the plan does not name (PEFT's untouched copies) stays frozen."""
+    named: set[str] = set()
+    for name, parameter in model.named_parameters():
+        clean = clean_name(name)
+        rule = None if ".original_module." in f".{clean}." else rules.get(clean)
+        parameter.requires_grad_(rule is not None and rule.trainable)
+        if rule is not None:
+            named.add(clean)
+    missing = sorted(name for name, rule in rules.items() if rule.trainable and name not in named)
+    if missing:
+        raise TrainingFailed(
+            f"the plan trains parameters that the model does not have: {', '.join(missing[:5])}",
+            remedy="the strategy's or PEFT method's `parameters` and what it builds must agree: run its kit",
+        )
+
+
+def parameter_groups(
+    model: torch.nn.Module, rules: Mapping[str, Rule], *, learning_rate: float, weight_decay: float
+) -> list[dict[str, Any]]:
+    """Returns AdamW's groups: one per rate scale, with and without decay (none on biases and norms)."""
+    groups: dict[tuple[float, float], dict[str, Any]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        clean = clean_name(name)
+        scale = rules[clean].lr_scale
+        decay = 0.0 if _NO_DECAY.search(clean) else weight_decay
+        group = groups.setdefault(
+            (scale, decay), {"params": [], "lr": learning_rate * scale, "weight_decay": decay, "names": []}
+        )
+        group["params"].append(parameter)
+        group["names"].append(clean)
+    return list(groups.values())
+
+
+class Anchors:
+    """Holds weights near those that training started from: adds `strength / 2 * |w - w0|^2` (L2-SP, Li et al. 2018)."""
+
+    def __init__(self, model: torch.nn.Module, phases: Sequence[Phase]) -> None:
+        """Keeps a copy of every weight that some phase anchors; call it before a checkpoint is loaded."""
+        anchored = {name for phase in phases for name, rule in phase.rules.items() if rule.anchor > 0}
+        self._start = {
+            clean: parameter.detach().clone()
+            for name, parameter in model.named_parameters()
+            if (clean := clean_name(name)) in anchored
+        }
+
+    def penalty(self, model: torch.nn.Module, rules: Mapping[str, Rule]) -> torch.Tensor | None:
+        """Returns the penalty of a phase; None where it anchors nothing that it trains."""
+        total: torch.Tensor | None = None
+        for name, parameter in model.named_parameters():
+            start = self._start.get(clean := clean_name(name))
+            if start is None or not parameter.requires_grad or rules[clean].anchor <= 0:
+                continue
+            term = 0.5 * rules[clean].anchor * (parameter - start.to(parameter.device)).square().sum()
+            total = term if total is None else total + term
+        return total
+
+
+def distances(model: torch.nn.Module, start: Mapping[str, torch.Tensor]) -> dict[str, float]:
+    """Returns how far each weight moved, relative to its start's norm (to 1 where that norm is 0)."""
+    import torch
+
+    found: dict[str, float] = {}
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if (clean := clean_name(name)) in start:
+                before = start[clean].to(parameter.device)
+                scale = float(before.norm()) or 1.0
+                found[clean] = round(float((parameter - before).norm()) / scale, 6)
+    return found
