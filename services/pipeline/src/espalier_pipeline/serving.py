@@ -23,7 +23,7 @@ def serve(
     store: str | None = None,
     as_json: bool = False,
 ) -> int:
-    """Serves until it is interrupted; with a spec that names a challenger, drafts of experiments are started.
+    """Serves until it is interrupted; with a spec that names a challenger, the experiment of its endpoint is started.
 
     Returns the service's exit code.
     """
@@ -32,7 +32,7 @@ def serve(
     arguments = ["--database", places.database, "--store", places.store, "--host", host, "--port", str(port)]
     arguments += ["--home", str(places.home)] + (["--json"] if as_json else [])
     if read and read.serve and read.serve.challenger:
-        arguments.append("--start-experiments")
+        arguments += ["--start-experiment", read.serve.endpoint]
     child = subprocess.Popen(
         [sys.executable, "-m", "espalier_serving", *arguments],
         stdin=subprocess.PIPE,

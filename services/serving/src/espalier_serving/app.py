@@ -15,12 +15,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
 
-from espalier_sdk.errors import EXIT_INTERRUPTED, ClusterError, EspalierError, Refused
+from espalier_sdk.errors import EXIT_INTERRUPTED, ClusterError, EspalierError
 from sqlalchemy.exc import SQLAlchemyError
 
 from espalier_serving.database import Database, open_database
+from espalier_serving.drafts import start_drafts
 from espalier_serving.endpoints import list_endpoints, variants_of
-from espalier_serving.experiments import list_experiments, start_experiment
 from espalier_serving.keys import ROLES, create_key, has_valid_key, key_id_of, revoke_key, revoke_keys_of
 from espalier_serving.starting import (
     LOOPBACK,
@@ -32,7 +32,6 @@ from espalier_serving.starting import (
     stop,
     wait_until_ready,
 )
-from espalier_serving.tables import Variant
 
 ENDPOINT_FILE = "endpoint.json"
 _ACTOR = "serve"
@@ -160,24 +159,17 @@ class Program:
 
     def _serve(self, database: Database) -> None:
         while not self._signal.wait(_TICK_SECONDS):
-            if self._arguments.start_experiments:
+            if self._arguments.start_experiment:
                 # A database that is away for a moment ends nothing: the gateway goes on answering.
-                with contextlib.suppress(SQLAlchemyError, Refused):
-                    self._start_drafts(database)
+                with contextlib.suppress(SQLAlchemyError):
+                    self._start_drafts(database, self._arguments.start_experiment)
 
-    def _start_drafts(self, database: Database) -> None:
-        with database.writing() as session:
-            for row in list_experiments(session):
-                if row.state != "draft":
-                    continue
-                variants = [session.get_one(Variant, one) for one in (row.control, row.treatment)]
-                if any(one.state != "ready" for one in variants):
-                    continue
-                start_experiment(session, row.id, if_match="*", actor=_ACTOR)
-                self._tell(
-                    {"event": "experiment", "id": row.id, "endpoint": row.endpoint, "state": row.state},
-                    f"experiment {row.id} of {row.endpoint} started: {variants[0].name} against {variants[1].name}",
-                )
+    def _start_drafts(self, database: Database, endpoint: str) -> None:
+        for one in start_drafts(database, endpoint, actor=_ACTOR):
+            self._tell(
+                {"event": "experiment", "id": one.id, "endpoint": one.endpoint, "state": "running"},
+                f"experiment {one.id} of {one.endpoint} started: {one.control} against {one.treatment}",
+            )
 
     def _end(self, database: Database) -> None:
         if self._key_id is not None:
@@ -254,7 +246,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--gateways", type=int, default=1, help="gateway replicas; more than one needs Postgres")
     parser.add_argument("--start-seconds", type=float, default=600.0, help="longest time until champions answer")
     parser.add_argument(
-        "--start-experiments", action="store_true", help="start drafts as soon as their variants are ready"
+        "--start-experiment",
+        metavar="ENDPOINT",
+        help="start the experiment that a pipeline drafted for this endpoint, as soon as its variants are ready",
     )
     parser.add_argument(
         "--create-key", nargs="?", const=",".join(ROLES), metavar="ROLES", help="make a key, print it, and end"
