@@ -277,8 +277,7 @@ def test_an_exposure_that_is_not_on_disk_in_time_lets_the_champion_answer(
 
 def test_a_routing_that_is_too_old_answers_from_the_champion_only(stand: Stand) -> None:
     unit = stand.unit_of("b")
-    assert stand.core._poll is not None
-    stand.client.portal.call(stand.core._poll.cancel)  # type: ignore[union-attr]
+    stand.client.portal.call(stand.core._tasks[0].cancel)  # type: ignore[union-attr]
     stand.core.snapshot = replace(stand.core.snapshot, read_at=stand.core.snapshot.read_at - 11)
     response = stand.classify(user=unit)
     assert (response.headers["x-espalier-variant"], response.headers["x-espalier-assignment"]) == ("a", "degraded")
@@ -558,16 +557,6 @@ def test_the_audit_log_has_each_change_with_old_and_new(stand: Stand) -> None:
     older = stand.client.get("/v1/audit", params={"before": newest["id"], "limit": 1}).json()["data"]
     assert [one["id"] for one in older] == [newest["id"] - 1]
     assert stand.client.get("/v1/audit", params={"limit": "x"}).status_code == 400
-
-
-def test_health_asks_for_no_key_and_waits_for_champions(url: str, database: Database) -> None:
-    for stand in make_stand(url, database):
-        stand.client.headers.pop("authorization")
-        assert stand.client.get("/health/live").status_code == 200
-        response = stand.client.get("/health/ready")
-        assert (response.status_code, response.json()["waiting_for"]) == (503, [stand.ids["a"]])
-        stand.client.portal.call(stand.core.probe_champions)  # type: ignore[union-attr]
-        assert stand.client.get("/health/ready").status_code == 200
 
 
 def test_what_there_is_not_and_what_is_not_allowed_have_the_same_shape(stand: Stand) -> None:

@@ -23,6 +23,7 @@ from espalier_serving.drafts import start_drafts
 from espalier_serving.endpoints import list_endpoints, variants_of
 from espalier_serving.keys import ROLES, create_key, has_valid_key, key_id_of, revoke_key, revoke_keys_of
 from espalier_serving.starting import (
+    ACTOR,
     LOOPBACK,
     Place,
     check_port,
@@ -32,9 +33,9 @@ from espalier_serving.starting import (
     stop,
     wait_until_ready,
 )
+from espalier_serving.tables import Endpoint, Variant
 
 ENDPOINT_FILE = "endpoint.json"
-_ACTOR = "serve"
 _TICK_SECONDS = 0.5
 
 
@@ -138,6 +139,8 @@ class Program:
             return
         for one in endpoints:
             print(f"{one['name']}  champion {one['champion'] or '-'}  {', '.join(one['variants'])}", file=self._out)
+            if one["error"] is not None:
+                print(f"  {one['champion']} does not answer: {one['error']}", file=self._out)
         print(f"ready in {seconds:.1f} s on {self._place.url}", flush=True, file=self._out)
         if key is not None:
             print(f"key  {key}  (shown once; {self._home / ENDPOINT_FILE} has it while this runs)", file=self._out)
@@ -151,8 +154,8 @@ class Program:
         path = self._home / ENDPOINT_FILE
         with database.writing() as session:
             if database.single_writer:  # else another program may serve the same database, with a key of its own
-                revoke_keys_of(session, _ACTOR)  # of runs that were killed
-            made = create_key(session, roles=ROLES, actor=_ACTOR)
+                revoke_keys_of(session, ACTOR)  # of runs that were killed
+            made = create_key(session, roles=ROLES, actor=ACTOR)
         self._key_id = made["id"]
         _write_private(path, {"url": self._place.url, "key": made["key"]})
         return str(made["key"])
@@ -165,7 +168,7 @@ class Program:
                     self._start_drafts(database, self._arguments.start_experiment)
 
     def _start_drafts(self, database: Database, endpoint: str) -> None:
-        for one in start_drafts(database, endpoint, actor=_ACTOR):
+        for one in start_drafts(database, endpoint, actor=ACTOR):
             self._tell(
                 {"event": "experiment", "id": one.id, "endpoint": one.endpoint, "state": "running"},
                 f"experiment {one.id} of {one.endpoint} started: {one.control} against {one.treatment}",
@@ -174,7 +177,7 @@ class Program:
     def _end(self, database: Database) -> None:
         if self._key_id is not None:
             with contextlib.suppress(SQLAlchemyError), database.writing() as session:
-                revoke_key(session, self._key_id, actor=_ACTOR)
+                revoke_key(session, self._key_id, actor=ACTOR)
             path = self._home / ENDPOINT_FILE
             if _key_id_in(path) == self._key_id:
                 path.unlink(missing_ok=True)
@@ -189,14 +192,7 @@ class Program:
     def _endpoints(self, database: Database) -> list[dict[str, Any]]:
         with database.reading() as session:
             return [
-                {
-                    "name": row.name,
-                    "task": row.task,
-                    "champion": next(
-                        (one.name for one in variants_of(session, row.name) if one.id == row.champion), None
-                    ),
-                    "variants": [one.name for one in variants_of(session, row.name) if one.state != "retired"],
-                }
+                _described(row, [one for one in variants_of(session, row.name) if one.state != "retired"])
                 for row in list_endpoints(session)
             ]
 
@@ -213,6 +209,17 @@ class Program:
             raise KeyboardInterrupt  # asked twice: do not wait for an orderly end
         self._exit_code = EXIT_INTERRUPTED if number == signal.SIGINT else 0
         self._signal.set()
+
+
+def _described(row: Endpoint, variants: Sequence[Variant]) -> dict[str, Any]:
+    champion = next((one for one in variants if one.id == row.champion), None)
+    return {
+        "name": row.name,
+        "task": row.task,
+        "champion": champion.name if champion else None,
+        "variants": [one.name for one in variants],
+        "error": champion.error if champion and champion.state == "failed" else None,
+    }
 
 
 def _curl(url: str, key: str, endpoint: str) -> str:

@@ -23,6 +23,7 @@ from espalier_serving.meters import Meters, NoMeters
 from espalier_serving.routing import Snapshot, read_snapshot
 
 POLL_SECONDS = 1.0
+PROBE_STEP_SECONDS = 0.2
 MAX_CACHED_KEYS = 10_000
 
 T = TypeVar("T")
@@ -72,27 +73,28 @@ class Core:
     meters: Meters = field(default_factory=NoMeters)
     snapshot: Snapshot = field(default_factory=Snapshot)
     probed: set[str] = field(default_factory=set)  # champions that have answered a probe
+    awaited: frozenset[str] = frozenset()  # champions when this replica started
 
     def __post_init__(self) -> None:
         self.keys = KeyRing(self.database)
         self.writer = Writer(self.database)
         self.answering = Answering(caller=self.caller, writer=self.writer, meters=self.meters)
-        self._poll: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Reads the routing, and goes on reading it each second; a second call does nothing."""
-        if self._poll is not None:
+        """Reads the routing, goes on reading it each second, and probes champions; a second call does nothing."""
+        if self._tasks:
             return
         self.writer.start()
         await asyncio.to_thread(self.refresh)
-        self._poll = asyncio.get_running_loop().create_task(self._polling())
+        self.awaited = frozenset(self.snapshot.champions())
+        self._tasks = [asyncio.create_task(self._polling()), asyncio.create_task(self._probing())]
 
     async def stop(self) -> None:
         """Ends reading and writing; what is queued is written first."""
-        if self._poll is not None:
-            self._poll.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._poll
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.writer.stop()
 
     def refresh(self) -> None:
@@ -101,16 +103,22 @@ class Core:
             self.snapshot = read_snapshot(session)
             self.keys.refresh(session)
 
-    async def probe_champions(self) -> bool:
-        """Asks champions that have not answered yet; returns whether every one has."""
-        for variant in self.snapshot.champions() - self.probed:
-            if await self.caller.probe(variant):
-                self.probed.add(variant)
-        return self.ready()
+    async def probe_champions(self) -> None:
+        """Asks the champions that have not answered yet, all at once."""
+        await asyncio.gather(*(self._probe(variant) for variant in self.unprobed()))
+
+    def unprobed(self) -> set[str]:
+        """Returns the live champions that have not answered a probe."""
+        return self.snapshot.champions() - self.probed
 
     def ready(self) -> bool:
-        """Returns whether the routing is fresh and every live champion has answered a probe."""
-        return not self.snapshot.stale() and self.snapshot.champions() <= self.probed
+        """Returns whether the routing is fresh and the champions that the replica started with have answered a probe.
+
+        A champion that failed, or came later, keeps the other endpoints from nothing; one must answer, if there is any.
+        """
+        failed = {one.id for one in self.snapshot.variants.values() if one.state == "failed"}
+        waiting = self.awaited & (self.unprobed() - failed)
+        return not self.snapshot.stale() and not waiting and bool(self.probed or not self.awaited)
 
     async def read(self, work: Callable[[Session], T]) -> T:
         """Runs a query in a thread."""
@@ -127,11 +135,20 @@ class Core:
         with self.database.writing() if writing else self.database.reading() as session:
             return work(session)
 
+    async def _probe(self, variant: str) -> None:
+        if await self.caller.probe(variant):
+            self.probed.add(variant)
+
     async def _polling(self) -> None:
         while True:
             await asyncio.sleep(POLL_SECONDS)
             try:
                 await asyncio.to_thread(self.refresh)
-                await self.probe_champions()
             except (SQLAlchemyError, OSError, EspalierError) as error:
                 logger.warning("the routing was not read: %s", error)
+
+    async def _probing(self) -> None:
+        # Beside the poll: a probe waits seconds for a champion that loads, while the routing must stay fresh.
+        while True:
+            await self.probe_champions()
+            await asyncio.sleep(PROBE_STEP_SECONDS)

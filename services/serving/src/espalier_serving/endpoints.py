@@ -145,12 +145,16 @@ def add_variant(
 
 
 def _propose_again(session: Session, endpoint: Endpoint, row: Variant, *, actor: str) -> Variant:
-    old = {"state": row.state, "error": row.error}
-    row.state, row.error = "proposed", None
-    subject = f"{endpoint.name}/{row.name}"
-    audit.record(session, actor=actor, action="variant.propose", subject=subject, old=old, new={"state": row.state})
+    _to_proposed(session, row, actor=actor)
     revise(session, endpoint, author=actor, reason=f"variant {row.name} proposed again")
     return row
+
+
+def _to_proposed(session: Session, row: Variant, *, actor: str) -> None:
+    old = {"state": row.state, "error": row.error}
+    row.state, row.error = "proposed", None
+    subject = f"{row.endpoint}/{row.name}"
+    audit.record(session, actor=actor, action="variant.propose", subject=subject, old=old, new={"state": row.state})
 
 
 def refuse_while_experimenting(session: Session, endpoint: Endpoint) -> None:
@@ -162,9 +166,16 @@ def refuse_while_experimenting(session: Session, endpoint: Endpoint) -> None:
         )
 
 
+def try_failed_again(session: Session, *, actor: str) -> None:
+    """Proposes every failed variant again, as a start of the program does: what made it fail may be repaired."""
+    for row in session.scalars(select(Variant).where(Variant.state == "failed")):
+        _to_proposed(session, row, actor=actor)
+
+
 def make_first_champion(session: Session, endpoint: Endpoint, variant: Variant, *, actor: str) -> bool:
-    """Makes a variant the champion of an endpoint that has none; returns whether it did."""
-    if endpoint.champion is not None:
+    """Makes a variant the champion of an endpoint that has none, or one that failed; returns whether it did."""
+    before = session.get(Variant, endpoint.champion) if endpoint.champion else None
+    if before is not None and (before.state != "failed" or live_experiment(session, endpoint.name)):
         return False
     endpoint.champion = variant.id
     audit.record(
@@ -172,10 +183,10 @@ def make_first_champion(session: Session, endpoint: Endpoint, variant: Variant, 
         actor=actor,
         action="endpoint.champion",
         subject=endpoint.name,
-        old={"champion": None},
+        old={"champion": before.id if before else None},
         new={"champion": variant.id},
     )
-    revise(session, endpoint, author=actor, reason=f"first champion: {variant.name}")
+    revise(session, endpoint, author=actor, reason=f"champion: {variant.name}")
     return True
 
 

@@ -1,6 +1,6 @@
 """Proposing models to an endpoint, with or without a server: what the serve stage and the command line do.
 
-The champion is whatever is live; `bootstrap` is for an endpoint that has none.
+The champion is whatever is live; `bootstrap` is for an endpoint that has none, or one whose model does not open.
 """
 
 from __future__ import annotations

@@ -80,9 +80,9 @@ class Snapshot:
         return time.monotonic() - self.read_at > STALE_SECONDS
 
     def champions(self) -> set[str]:
-        """Returns the variants without which an endpoint cannot answer."""
-        current = (self.current(endpoint) for endpoint in self.revisions)
-        return {routing.champion for routing in current if routing and routing.champion}
+        """Returns the variants without which an endpoint cannot answer, now or once a known revision is in force."""
+        known = (routing for routings in self.revisions.values() for routing in routings)
+        return {routing.champion for routing in known if routing.champion}
 
 
 def read_snapshot(session: Session) -> Snapshot:

@@ -18,9 +18,11 @@ from sqlalchemy import select
 
 from espalier_serving.applications import PREFIX, STATIC, VariantSpec, static_target, variant_target
 from espalier_serving.database import Database
+from espalier_serving.endpoints import try_failed_again
 from espalier_serving.proxying import CALLBACK, CALLBACK_VARIABLE
 from espalier_serving.tables import Endpoint, Variant
 
+ACTOR = "serve"  # the program, in the audit log
 _STEP_SECONDS = 0.1
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -132,6 +134,8 @@ def start_applications(place: Place, database: Database, *, url: str, store: str
             else {"runtime_env": {"env_vars": {CALLBACK_VARIABLE: CALLBACK}}},
         )
     with place.timed("deploy"):
+        with database.writing() as session:
+            try_failed_again(session, actor=ACTOR)
         serve.run_many(
             [static_target(database=url, store=store, gateways=gateways), *_variants(database, store)],
             wait_for_ingress_deployment_creation=False,
@@ -140,9 +144,9 @@ def start_applications(place: Place, database: Database, *, url: str, store: str
 
 
 def wait_until_ready(place: Place, database: Database, *, seconds: float, stopping: Callable[[], bool]) -> bool:
-    """Waits until the gateway says that all champions answer; False when it was told to stop meanwhile.
+    """Waits until the gateway says that all champions that open answer; False when it was told to stop meanwhile.
 
-    Raises ClusterError when a champion failed, with its reason, or when the time is over.
+    Raises ClusterError when no champion of any endpoint opens, with a reason, or when the time is over.
     """
     import httpx
 
@@ -152,7 +156,7 @@ def wait_until_ready(place: Place, database: Database, *, seconds: float, stoppi
             with contextlib.suppress(httpx.HTTPError):
                 if client.get("/health/ready").status_code == 200:
                     return True
-            _raise_for_failed_champion(database)
+            _raise_when_no_champion_opens(database)
             _raise_for_failed_gateway()
             if time.monotonic() > deadline:
                 raise ClusterError(
@@ -206,16 +210,19 @@ def _variants(database: Database, store: str) -> Sequence[Any]:
         return [variant_target(VariantSpec.of(row), store) for row in rows]
 
 
-def _raise_for_failed_champion(database: Database) -> None:
-    query = select(Variant).join(Endpoint, Endpoint.champion == Variant.id).where(Variant.state == "failed")
+def _raise_when_no_champion_opens(database: Database) -> None:
+    query = select(Variant).join(Endpoint, Endpoint.champion == Variant.id).order_by(Variant.endpoint)
     with database.reading() as session:
-        for row in session.scalars(query):
-            raise ClusterError(
-                f"the champion {row.endpoint}/{row.name} cannot be served: {row.error}",
-                code="champion_failed",
-                given=row.model_ref,
-                remedy="see why the model does not open: espalier store verify, espalier plugins list",
-            )
+        champions = session.scalars(query).all()
+    if champions and all(row.state == "failed" for row in champions):
+        row = champions[0]
+        raise ClusterError(
+            f"the champion {row.endpoint}/{row.name} cannot be served: {row.error}",
+            code="champion_failed",
+            given=row.model_ref,
+            remedy="see why the model does not open (espalier store verify, espalier plugins list), then serve again; "
+            "or propose another model, which becomes the champion",
+        )
 
 
 def _raise_for_failed_gateway() -> None:

@@ -68,9 +68,9 @@ async def live() -> Response:
 
 @router.get("/health/ready")
 async def ready(request: Request) -> Response:
-    """Answers 200 when the routing is fresh and every live champion has answered a probe."""
+    """Answers 200 when the routing is fresh and the champions there were at the start have answered a probe."""
     core = core_of(request)
     is_ready = core.ready()
-    waiting = sorted(core.snapshot.champions() - core.probed)
-    body = {"status": "ready" if is_ready else "waiting", "stale": core.snapshot.stale(), "waiting_for": waiting}
+    status = "ready" if is_ready else "waiting"
+    body = {"status": status, "stale": core.snapshot.stale(), "waiting_for": sorted(core.unprobed())}
     return json_response(body, status=200 if is_ready else 503)
