@@ -81,6 +81,11 @@ class Writer:
         """Begins to write, on the running event loop."""
         self._task = asyncio.get_running_loop().create_task(self._run())
 
+    @property
+    def running(self) -> bool:
+        """Returns whether rows that are queued now will be written."""
+        return self._task is not None and not self._task.done()
+
     async def stop(self) -> None:
         """Writes what is queued and ends."""
         self._stopping = True

@@ -36,6 +36,10 @@ class Gateway:
         await self._core.start()
         await self._wait_for_champions()
 
+    async def check_health(self) -> None:
+        """Raises when a task behind the routes has ended, so that Serve starts another replica."""
+        self._core.check_health()
+
     def __serve_build_asgi_app__(self) -> Any:
         """Returns the routes."""
         return build_app(self._core)
