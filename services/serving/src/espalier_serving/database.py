@@ -23,7 +23,7 @@ from espalier_serving.tables import Secret
 HEAD = "0001"  # the newest migration, so that an up-to-date database opens without importing Alembic
 UNIT_KEY = "unit_key"
 _BUSY_MILLISECONDS = 5_000
-_WRITE = {"espalier_write": True}
+WRITE = {"espalier_write": True}  # the execution option of a transaction that writes
 _LOCK_NUMBER = 0x65737061  # Postgres advisory lock under which one process at a time migrates
 
 
@@ -44,7 +44,7 @@ class Database:
     def writing(self) -> Iterator[Session]:
         """Yields a session for writing, committed at the end; it takes SQLite's write lock at its start."""
         with (
-            Session(self.engine.execution_options(**_WRITE), expire_on_commit=False) as session,
+            Session(self.engine.execution_options(**WRITE), expire_on_commit=False) as session,
             session.begin(),
         ):
             yield session
@@ -132,7 +132,7 @@ def _migrate(engine: Engine) -> None:
     with engine.connect() as connection:
         if _version(connection) == HEAD:
             return
-    with engine.execution_options(**_WRITE).begin() as connection:
+    with engine.execution_options(**WRITE).begin() as connection:
         if engine.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": _LOCK_NUMBER})
         if _version(connection) != HEAD:
@@ -177,7 +177,7 @@ def _unit_key(engine: Engine) -> bytes:
 def _make_unit_key(engine: Engine) -> str:
     # The first one to write wins: a second key would hash a unit into another unit.
     statement = text("INSERT INTO secrets (name, value) VALUES (:name, :value) ON CONFLICT (name) DO NOTHING")
-    with engine.execution_options(**_WRITE).begin() as connection:
+    with engine.execution_options(**WRITE).begin() as connection:
         connection.execute(statement, {"name": UNIT_KEY, "value": secrets.token_hex(32)})
         return str(connection.execute(select(Secret.value).where(Secret.name == UNIT_KEY)).scalar_one())
 

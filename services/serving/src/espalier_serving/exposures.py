@@ -19,12 +19,11 @@ from sqlalchemy import Connection, case, insert
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
-from espalier_serving.database import Database
+from espalier_serving.database import WRITE, Database
 from espalier_serving.tables import Completion, Exposure, Unit
 
 LINGER_SECONDS = 0.1  # how long rows that nobody waits for may gather
 MAX_QUEUED = 20_000  # rows that nobody waits for, beyond which they are dropped and counted
-_WRITE_ONLY = {"espalier_write": True}
 
 logger = logging.getLogger(__name__)
 
@@ -159,7 +158,7 @@ class Writer:
 
     def _write(self, rows: Sequence[ExposureRow | CompletionRow]) -> None:
         if self._connection is None:
-            self._connection = self._database.engine.connect().execution_options(**_WRITE_ONLY)
+            self._connection = self._database.engine.connect().execution_options(**WRITE)
         try:
             with self._connection.begin():
                 write_rows(self._connection, rows)
