@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -14,6 +15,8 @@ from espalier_serving.api.app import build_app
 from espalier_serving.calling import VariantDied, VariantFailed, VariantTimeout, VariantUnavailable
 from espalier_serving.core import Core
 from espalier_serving.database import Database
+from espalier_serving.deciding import Decision
+from espalier_serving.meters import NoMeters
 from espalier_serving.tables import Completion, Endpoint, Exposure, Revision, Unit
 from espalier_serving.testing import FixedCaller, make_key, ready_endpoint
 from sqlalchemy import select, update
@@ -184,7 +187,8 @@ def test_when_the_challenger_fails_the_champion_answers_and_both_are_recorded(st
     assert response.status_code == 200
     assert (response.headers["x-espalier-variant"], response.headers["x-espalier-assignment"]) == ("a", "fallback")
     assert [row.assigned for row in stand.rows(Exposure)] == [stand.ids["b"]]
-    assert [(row.served, row.finish) for row in stand.rows(Completion)] == [(stand.ids["a"], "fallback")]
+    finish = f"fallback:{error.code}"
+    assert [(row.served, row.finish) for row in stand.rows(Completion)] == [(stand.ids["a"], finish)]
     assert stand.caller.calls == [stand.ids["b"], stand.ids["a"]]
 
 
@@ -570,6 +574,59 @@ def test_an_unforeseen_error_is_500_without_a_traceback(stand: Stand) -> None:
     assert response.status_code == 500
     assert error_of(response)["code"] == "internal"
     assert "Traceback" not in response.text and "KeyError" not in response.text
+    assert [(row.served, row.status, row.finish) for row in stand.rows(Completion)] == [(None, 500, "error")]
+
+
+class CountedErrors(NoMeters):
+    """Keeps what is counted about errors."""
+
+    def __init__(self) -> None:
+        self.errors: list[tuple[str, str, str, str]] = []
+        self.codes: list[int] = []
+
+    def variant_error(self, *, endpoint: str, experiment: str, variant: str, code: str) -> None:
+        self.errors.append((endpoint, experiment, variant, code))
+
+    def request(self, *, code: int, **_: Any) -> None:
+        self.codes.append(code)
+
+
+def test_a_challengers_errors_are_counted_each_and_logged_once_a_minute(
+    stand: Stand, caplog: pytest.LogCaptureFixture
+) -> None:
+    meters = stand.core.answering._meters = CountedErrors()
+    stand.caller.errors[stand.ids["b"]] = [VariantTimeout("too slow")]
+    for _ in range(3):
+        stand.classify(user=stand.unit_of("b"))
+    assert meters.errors == [("support", stand.ids["experiment"], "b", "variant_timeout")] * 3
+    assert [one.getMessage() for one in caplog.records if "support/b" in one.getMessage()] == [
+        "support/b gave no answer, variant_timeout: too slow"
+    ]
+
+
+def test_a_client_that_goes_away_is_recorded_and_counted(url: str, database: Database) -> None:
+    ids = ready_endpoint(database, url)
+    caller = FixedCaller({ids["a"]: "A", ids["b"]: "B"})
+    caller.delays = {ids["a"]: 30.0, ids["b"]: 30.0}
+    meters = CountedErrors()
+
+    async def work() -> None:
+        core = Core(database=database, caller=caller, meters=meters)
+        await core.start()
+        routing = core.snapshot.current("support")
+        assert routing is not None
+        decision = Decision(ids["a"], "unenrolled")
+        ask = answering.Ask("r1", routing, ids["a"], decision, ["x"], "k", time.perf_counter())
+        asked = asyncio.create_task(core.answering.answer(ask))
+        await asyncio.sleep(0.05)
+        asked.cancel()
+        await asyncio.gather(asked, return_exceptions=True)
+        await core.stop()
+
+    asyncio.run(work())
+    assert meters.codes == [499]
+    with database.reading() as session:
+        assert session.get_one(Completion, "r1").status == 499
 
 
 def test_a_database_that_is_locked_leaves_inference_to_the_champion(

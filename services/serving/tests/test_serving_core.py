@@ -269,3 +269,17 @@ def test_the_poll_needs_none_of_the_threads_that_requests_use(url: str, database
             await asyncio.gather(*taken)
 
     asyncio.run(work())
+
+
+def test_the_caller_is_told_which_variants_there_still_are(url: str, database: Database) -> None:
+    ids = ready_endpoint(database, url)
+    with database.writing() as session:
+        session.execute(update(Variant).where(Variant.name == "b").values(state="retired"))
+    caller = FixedCaller({})
+
+    async def work() -> None:
+        async with running(Core(database=database, caller=caller)):
+            await becomes(lambda: caller.kept)
+
+    asyncio.run(work())
+    assert caller.kept == {ids["a"]}

@@ -172,6 +172,7 @@ class Core:
             try:
                 # A thread of its own: those that requests use may all be taken.
                 await asyncio.get_running_loop().run_in_executor(self._thread, self.refresh)
+                self.caller.keep({one.id for one in self.snapshot.variants.values() if one.state != "retired"})
             except (SQLAlchemyError, OSError, EspalierError) as error:
                 logger.warning("the routing was not read: %s", error)
             except Exception:  # whatever it is, the next row may be readable: a poll that ends would end all changes

@@ -17,6 +17,10 @@ class Meters(Protocol):
         """Counts an answer with its duration and the gateway's own part of it."""
         ...
 
+    def variant_error(self, *, endpoint: str, experiment: str, variant: str, code: str) -> None:
+        """Counts a variant that gave no answer, whoever answered in its place."""
+        ...
+
     def exposure(self, reason: str) -> None:
         """Counts an exposure."""
         ...
@@ -32,6 +36,9 @@ class NoMeters:
     def request(
         self, *, endpoint: str, experiment: str, variant: str, code: int, seconds: float, overhead: float
     ) -> None:
+        """Does nothing."""
+
+    def variant_error(self, *, endpoint: str, experiment: str, variant: str, code: str) -> None:
         """Does nothing."""
 
     def exposure(self, reason: str) -> None:
@@ -58,6 +65,9 @@ class ServeMeters:
             boundaries=_OVERHEAD_SECONDS,
             tag_keys=("endpoint",),
         )
+        self._errors = Counter(
+            "espalier_variant_errors_total", "Variants that gave no answer, by error.", tag_keys=(*labels, "code")
+        )
         self._exposures = Counter("espalier_exposures_total", "Exposures by reason.", tag_keys=("reason",))
         self._feedback = Counter("espalier_feedback_total", "Outcomes by status.", tag_keys=("status",))
 
@@ -69,6 +79,10 @@ class ServeMeters:
         self._requests.inc(tags={**labels, "code": str(code)})
         self._seconds.observe(seconds, tags=labels)
         self._overhead.observe(overhead, tags={"endpoint": endpoint})
+
+    def variant_error(self, *, endpoint: str, experiment: str, variant: str, code: str) -> None:
+        """Counts a variant that gave no answer, whoever answered in its place."""
+        self._errors.inc(tags={"endpoint": endpoint, "experiment": experiment, "variant": variant, "code": code})
 
     def exposure(self, reason: str) -> None:
         """Counts an exposure."""
