@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -364,6 +365,33 @@ def test_a_unit_that_is_too_long_is_refused(stand: Stand) -> None:
     assert stand.classify(headers={"x-espalier-unit": "x" * 257}).status_code == 400
 
 
+@pytest.mark.parametrize("unit", ["josé", "Ωμέγα", "ann"])
+def test_a_unit_is_the_same_in_the_header_and_in_the_body(stand: Stand, unit: str) -> None:
+    stand.classify(user=unit)
+    stand.classify(headers={"x-espalier-unit": unit.encode()})
+    assert len({row.unit_hash for row in stand.rows(Exposure)}) == 1
+
+
+def test_a_header_that_is_no_utf8_is_read_as_latin_1(stand: Stand) -> None:
+    stand.classify(user="josé")
+    stand.classify(headers={"x-espalier-unit": "josé".encode("latin-1")})
+    assert len({row.unit_hash for row in stand.rows(Exposure)}) == 1
+
+
+def test_the_first_input_is_hashed_only_where_it_stands_for_the_conversation(
+    url: str, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for stand in make_stand(url, database):
+        monkeypatch.setattr("espalier_serving.api.inference.conversation_of", lambda *_, **__: pytest.fail("hashed"))
+        assert stand.classify(user="ann").status_code == 200
+
+
+def test_an_answer_with_a_number_that_json_has_not_is_an_error(stand: Stand) -> None:
+    wrong: Any = {"predictions": [{"label": "A", "score": float("nan")}]}
+    stand.caller.invalid = {stand.ids["a"]: wrong, stand.ids["b"]: wrong}
+    assert stand.classify(user="ann").status_code == 500
+
+
 def test_a_model_that_there_is_not_is_404_with_those_there_are(stand: Stand) -> None:
     response = stand.client.post("/v1/classify", json={"model": "nope", "input": "x"})
     assert response.status_code == 404
@@ -456,6 +484,19 @@ def test_limits_change_with_the_current_revision_only(stand: Stand) -> None:
     assert stand.client.put("/v1/endpoints/support", json=wrong, headers={"if-match": "*"}).status_code == 400
 
 
+def test_a_revision_of_an_endpoint_that_there_is_not_creates_nothing(stand: Stand) -> None:
+    body = {"task": "classification"}
+    response = stand.client.put("/v1/endpoints/new", json=body, headers={"if-match": "7"})
+    assert (response.status_code, error_of(response)["code"]) == (412, "stale_revision")
+    assert stand.client.put("/v1/endpoints/new", json=body).status_code == 200
+
+
+@pytest.mark.parametrize("name", ["nl\n", "Upper", "-a", "a" * 64])
+def test_a_name_that_cannot_stand_in_a_header_is_400(stand: Stand, name: str) -> None:
+    response = stand.client.put(f"/v1/endpoints/{quote(name)}", json={"task": "classification"})
+    assert response.status_code == 400
+
+
 def test_a_change_is_in_force_three_seconds_later_and_not_before(stand: Stand) -> None:
     body = {"task": "classification", "limits": {"max_items": 2}}
     stand.client.put("/v1/endpoints/support", json=body, headers={"if-match": "*"})
@@ -536,6 +577,13 @@ def test_feedback_right_after_an_answer_that_nobody_waited_for_finds_it(stand: S
         ({"request_id": "r", "metric": "m", "value": 1, "observed_at": "2026-01-01T00:00:00"}, "items[0].observed_at"),
         ({"request_id": "r", "metric": "m", "value": 1, "more": 1}, "items[0].more"),
         ({"request_id": "r", "metric": "m"}, "items[0].value"),
+        ({"request_id": "r", "metric": "m", "value": 10**400}, "items[0].value"),
+        (
+            {"request_id": "r", "metric": "m", "value": 1, "observed_at": "0001-01-01T00:00:00+14:00"},
+            "items[0].observed_at",
+        ),
+        ({"request_id": "r", "metric": "m", "value": 1, "observed_at": 5}, "items[0].observed_at"),
+        ({"request_id": "r", "metric": "m", "value": 1, "observed_at": "5"}, "items[0].observed_at"),
     ],
 )
 def test_wrong_feedback_is_400_with_its_place(stand: Stand, item: dict[str, Any], param: str) -> None:
@@ -560,7 +608,8 @@ def test_the_audit_log_has_each_change_with_old_and_new(stand: Stand) -> None:
     )
     older = stand.client.get("/v1/audit", params={"before": newest["id"], "limit": 1}).json()["data"]
     assert [one["id"] for one in older] == [newest["id"] - 1]
-    assert stand.client.get("/v1/audit", params={"limit": "x"}).status_code == 400
+    for limit in ("x", "²", "0", "-1", "9" * 5000):
+        assert stand.client.get("/v1/audit", params={"limit": limit}).status_code == 400
 
 
 def test_what_there_is_not_and_what_is_not_allowed_have_the_same_shape(stand: Stand) -> None:

@@ -22,7 +22,7 @@ from espalier_serving.tables import LIVE_STATES, Endpoint, Experiment, Revision,
 from espalier_serving.variant_config import VariantConfig, engine_of
 
 ACTIVATION = timedelta(seconds=3)  # replicas poll each second, so all of them know a revision before it is in force
-_NAME = re.compile(r"^[a-z0-9][a-z0-9-]{0,62}$")
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
 
 def get_endpoint(session: Session, name: str) -> Endpoint:
@@ -61,11 +61,15 @@ def live_experiment(session: Session, endpoint: str) -> Experiment | None:
 
 def check_revision(endpoint: Endpoint, if_match: str | None, *, required: bool = True) -> None:
     """Raises Refused (stale_revision) unless a write was decided on the current revision; `*` means any."""
-    given = if_match.strip().removeprefix("W/").strip('"') if if_match is not None else None
+    given = _given(if_match) if if_match is not None else None
     if given is None and not required:
         return
     if given != "*" and given != str(endpoint.revision):
         raise stale(given=given, current=endpoint.revision)
+
+
+def _given(if_match: str) -> str:
+    return if_match.strip().removeprefix("W/").strip('"')
 
 
 def put_endpoint(
@@ -75,6 +79,8 @@ def put_endpoint(
     checked = limits_of(limits)
     row = session.get(Endpoint, name, with_for_update=True)
     if row is None:
+        if if_match is not None and _given(if_match) != "*":
+            raise stale(given=_given(if_match), current=None)
         return create_endpoint(session, name, task=task, limits=checked, actor=actor)
     check_revision(row, if_match)
     if row.task != task:
@@ -289,7 +295,7 @@ def list_endpoints(session: Session) -> list[Endpoint]:
 
 def check_name(what: str, name: str) -> None:
     """Raises SpecError unless a name can stand in a URL, a header and a metric."""
-    if not _NAME.match(name):
+    if not _NAME.fullmatch(name):
         raise SpecError(
             f"{name!r} cannot name a {what}",
             field="name",

@@ -10,7 +10,6 @@ from typing import Self
 
 from fastapi import APIRouter, Request
 from pydantic import (
-    AwareDatetime,
     Field,
     StrictBool,
     StrictFloat,
@@ -41,15 +40,32 @@ class FeedbackItem(RequestBody):
     experiment: StrictStr | None = Field(default=None, max_length=64)
     metric: StrictStr = Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,63}$")
     value: StrictBool | StrictInt | StrictFloat
-    observed_at: AwareDatetime | None = None
+    observed_at: datetime | None = None
     key: StrictStr | None = Field(default=None, min_length=1, max_length=128)
 
     @field_validator("value")
     @classmethod
     def _finite(cls, value: float) -> float:
-        if not math.isfinite(value):
+        try:
+            finite = math.isfinite(value)
+        except OverflowError:  # a whole number beyond what a float can hold
+            finite = False
+        if not finite:
             raise ValueError("must be a finite number")
         return value
+
+    @field_validator("observed_at", mode="before")
+    @classmethod
+    def _moment(cls, value: object) -> datetime | None:
+        if value is None:
+            return None
+        try:
+            moment = datetime.fromisoformat(value) if isinstance(value, str) else None
+            if moment is not None and moment.tzinfo is not None:
+                return moment.astimezone(UTC)
+        except (ValueError, OverflowError):  # in UTC it may lie before the year 1, or after 9999
+            pass
+        raise ValueError("must be a moment with its time zone, such as 2026-01-31T12:00:00Z")
 
     @model_validator(mode="after")
     def _subject(self) -> Self:
@@ -60,14 +76,13 @@ class FeedbackItem(RequestBody):
 
     def to_item(self) -> Item:
         """Returns the outcome as it is recorded."""
-        moment: datetime | None = self.observed_at.astimezone(UTC) if self.observed_at else None
         return Item(
             metric=self.metric,
             value=float(self.value),
             request_id=self.request_id,
             unit=self.unit.strip() if self.unit else None,
             experiment=self.experiment,
-            observed_at=moment,
+            observed_at=self.observed_at,
             key=self.key,
         )
 
