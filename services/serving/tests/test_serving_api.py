@@ -591,6 +591,13 @@ def test_wrong_feedback_is_400_with_its_place(stand: Stand, item: dict[str, Any]
     assert (response.status_code, error_of(response)["param"]) == (400, param)
 
 
+def test_feedback_of_a_model_that_there_is_not_is_404(stand: Stand) -> None:
+    item = {"request_id": stand.classify().json()["id"], "metric": "m", "value": 1}
+    assert stand.client.post("/v1/feedback", json={"model": "nope", "items": [item]}).status_code == 404
+    answer = stand.client.post("/v1/feedback", json={"model": "support", "items": [item]})
+    assert answer.json() == {"items": [{"status": "recorded"}]}
+
+
 def test_more_than_a_thousand_outcomes_are_refused(stand: Stand) -> None:
     item = {"request_id": "r", "metric": "m", "value": 1}
     assert stand.client.post("/v1/feedback", json={"items": [item] * 1001}).status_code == 400

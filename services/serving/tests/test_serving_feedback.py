@@ -120,6 +120,12 @@ def test_a_thousand_outcomes_are_recorded_in_two_seconds(database: Database, exp
     assert time.perf_counter() - begun < 2.0
 
 
+def test_with_an_endpoint_only_its_own_outcomes_are_known(database: Database, experiment: str) -> None:
+    items = [Item("solved", 1.0, request_id="r1"), Item("solved", 1.0, unit="bob", experiment=experiment)]
+    assert record_feedback(database, items, key_id="k", endpoint="sales") == ["unknown", "unknown"]
+    assert record_feedback(database, items, key_id="k", endpoint="support") == ["recorded", "recorded"]
+
+
 def test_a_late_outcome_leaves_the_one_that_came_in_time(database: Database, experiment: str) -> None:
     record_feedback(database, [Item("solved", 1.0, request_id="r1")], key_id="k")
     with database.writing() as session:

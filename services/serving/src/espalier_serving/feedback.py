@@ -43,26 +43,36 @@ class _Subject:
     request_id: str | None
 
 
-def record_feedback(database: Database, items: Sequence[Item], *, key_id: str) -> list[Status]:
+@dataclass(frozen=True, slots=True)
+class _Client:
+    key_id: str
+    endpoint: str | None  # the only one whose outcomes it means to report
+
+
+def record_feedback(
+    database: Database, items: Sequence[Item], *, key_id: str, endpoint: str | None = None
+) -> list[Status]:
     """Stores outcomes and returns a status for each, in order; sent again with their keys, none is stored twice.
 
     recorded, or late (stored, but after the unit's window closed); duplicate: the same key with the same content;
-    conflict: the same key with another; unknown: no such request, or no such unit in that experiment.
+    conflict: the same key with another; unknown: no such request, or no such unit in that experiment,
+    or it is of another endpoint than the given one.
     """
-    return [status for part in _parts(items, _TRANSACTION) for status in _record(database, part, key_id)]
+    client = _Client(key_id, endpoint)
+    return [status for part in _parts(items, _TRANSACTION) for status in _record(database, part, client)]
 
 
-def _record(database: Database, items: Sequence[Item], key_id: str) -> list[Status]:
+def _record(database: Database, items: Sequence[Item], client: _Client) -> list[Status]:
     try:
-        return _write(database, items, key_id)
+        return _write(database, items, client)
     except IntegrityError:  # another request stored one of the keys meanwhile: now it is seen
-        return _write(database, items, key_id)
+        return _write(database, items, client)
 
 
-def _write(database: Database, items: Sequence[Item], key_id: str) -> list[Status]:
+def _write(database: Database, items: Sequence[Item], client: _Client) -> list[Status]:
     # All that takes time is done before the write lock is taken: exposures wait for it, and challengers for them.
     with database.reading() as session:
-        statuses, rows = _Feedback(session, database.unit_key, key_id).judge(items)
+        statuses, rows = _Feedback(session, database.unit_key, client).judge(items)
     if rows:
         with database.engine.execution_options(**WRITE).begin() as connection:
             connection.execute(insert(Outcome), rows)
@@ -70,10 +80,11 @@ def _write(database: Database, items: Sequence[Item], key_id: str) -> list[Statu
 
 
 class _Feedback:
-    def __init__(self, session: Session, unit_key: bytes, key_id: str) -> None:
+    def __init__(self, session: Session, unit_key: bytes, client: _Client) -> None:
         self._session = session
         self._unit_key = unit_key
-        self._key_id = key_id
+        self._key_id = client.key_id
+        self._endpoint = client.endpoint
         self._received_at = now()
 
     def judge(self, items: Sequence[Item]) -> tuple[list[Status], list[_Row]]:
@@ -147,11 +158,16 @@ class _Feedback:
 
     def _exposures(self, request_ids: Sequence[str]) -> dict[str, _Subject]:
         query = select(Exposure.request_id, Exposure.experiment, Exposure.unit_hash)
-        found = self._session.execute(query.where(Exposure.request_id.in_(request_ids)))
+        query = query.where(Exposure.request_id.in_(request_ids))
+        if self._endpoint is not None:
+            query = query.where(Exposure.endpoint == self._endpoint)
+        found = self._session.execute(query)
         return {request_id: _Subject(experiment, unit, request_id) for request_id, experiment, unit in found}
 
     def _unit_kinds(self, experiments: set[str]) -> dict[str | None, UnitKind]:
         query = select(Experiment.id, Experiment.unit).where(Experiment.id.in_(experiments))
+        if self._endpoint is not None:
+            query = query.where(Experiment.endpoint == self._endpoint)
         return {row[0]: cast("UnitKind", row[1]) for row in self._session.execute(query)}
 
     def _known_units(self, wanted: set[tuple[str | None, str]]) -> set[tuple[str | None, str]]:

@@ -21,7 +21,7 @@ from pydantic import (
 from starlette.responses import Response
 
 from espalier_serving.api.bodies import RequestBody, authorize, body_of, core_of
-from espalier_serving.api.failures import json_response
+from espalier_serving.api.failures import ApiError, json_response
 from espalier_serving.assignment import MAX_UNIT_CHARACTERS
 from espalier_serving.feedback import Item, record_feedback
 
@@ -88,8 +88,9 @@ class FeedbackItem(RequestBody):
 
 
 class FeedbackBody(RequestBody):
-    """Up to a thousand outcomes."""
+    """Up to a thousand outcomes; with `model`, only those of that endpoint are known."""
 
+    model: StrictStr | None = Field(default=None, max_length=128)
     items: list[FeedbackItem] = Field(min_length=1, max_length=MAX_ITEMS)
 
 
@@ -99,10 +100,12 @@ async def feedback(request: Request) -> Response:
     key = await authorize(request, "feedback")
     body = await body_of(request, FeedbackBody, _MAX_BYTES)
     core = core_of(request)
+    if body.model is not None and core.snapshot.current(body.model) is None:
+        raise ApiError(404, f"there is no model {body.model!r}", code="model_not_found", param="model")
     items = [item.to_item() for item in body.items]
     with contextlib.suppress(TimeoutError):  # exposures that nobody waited for may still be queued
         await asyncio.wait_for(core.writer.flushed(), _FLUSH_SECONDS)
-    statuses = await asyncio.to_thread(record_feedback, core.database, items, key_id=key.id)
+    statuses = await asyncio.to_thread(record_feedback, core.database, items, key_id=key.id, endpoint=body.model)
     for status in statuses:
         core.meters.feedback(status)
     return json_response({"items": [{"status": status} for status in statuses]})
