@@ -12,7 +12,7 @@ import httpx
 from espalier_serving.database import open_database
 from espalier_serving.keys import list_keys
 from espalier_serving.tables import Variant
-from espalier_serving.testing.program import propose_echoes, serving, start, wait_for
+from espalier_serving.testing.program import free_port, propose_echoes, serving, start, wait_for
 from sqlalchemy import update
 
 
@@ -80,6 +80,27 @@ def test_ctrl_c_ends_with_130_and_leaves_a_joined_ray_as_it_was(joined_ray: None
         assert served.process.wait(timeout=60) == 130
     assert ray.is_initialized()
     wait_for(lambda: not serve.status().applications)
+
+
+def test_what_a_killed_program_left_is_taken_over_and_kept_from_others(joined_ray: None, tmp_path: Path) -> None:
+    from ray import serve
+
+    database, port = f"sqlite:///{tmp_path / 'endpoint.db'}", free_port()
+    propose_echoes(database, a={"label": "A"})
+    try:
+        killed = start(database, tmp_path, joined=True, port=port)
+        assert killed.stdout is not None and json.loads(killed.stdout.readline())["event"] == "ready"
+        killed.kill()
+        killed.wait(timeout=10)
+        other = f"sqlite:///{tmp_path / 'other.db'}"
+        for given, at, code in ((other, port, "ray_in_use"), (database, free_port(), "serve_elsewhere")):
+            refused = start(given, tmp_path, joined=True, port=at)
+            output, _ = refused.communicate(timeout=120)
+            assert (refused.returncode, json.loads(output)["errors"][0]["code"]) == (5, code)
+        with serving(database, tmp_path, port=port) as served:
+            assert served.ask().json()["predictions"][0]["label"] == "A"
+    finally:
+        serve.shutdown()
 
 
 def test_ctrl_c_while_it_starts_ends_with_130(joined_ray: None, tmp_path: Path) -> None:

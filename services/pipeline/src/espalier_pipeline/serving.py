@@ -13,6 +13,8 @@ from espalier_runtime.main import PARENT_VARIABLE
 from espalier_pipeline.places import Places
 from espalier_pipeline.reading import check
 
+DATABASE_VARIABLE = "ESPALIER_DATABASE_URL"
+
 
 def serve(
     spec: Path | None,
@@ -29,14 +31,15 @@ def serve(
     """
     places = Places.of(spec, home=home, store=store)
     read = check(spec) if spec else None
-    arguments = ["--database", places.database, "--store", places.store, "--host", host, "--port", str(port)]
+    arguments = ["--store", places.store, "--host", host, "--port", str(port)]
     arguments += ["--home", str(places.home)] + (["--json"] if as_json else [])
     if read and read.serve and read.serve.challenger:
         arguments += ["--start-experiment", read.serve.endpoint]
     child = subprocess.Popen(
         [sys.executable, "-m", "espalier_serving", *arguments],
         stdin=subprocess.PIPE,
-        env={**os.environ, PARENT_VARIABLE: "1"},
+        # Not on the command line, which every user of this machine may read: the address may hold a password.
+        env={**os.environ, PARENT_VARIABLE: "1", DATABASE_VARIABLE: places.database},
         start_new_session=True,
     )
     for signum in (signal.SIGINT, signal.SIGTERM):

@@ -18,7 +18,7 @@ from typing import Any, TextIO
 from espalier_sdk.errors import EXIT_INTERRUPTED, ClusterError, EspalierError
 from sqlalchemy.exc import SQLAlchemyError
 
-from espalier_serving.database import Database, open_database
+from espalier_serving.database import DATABASE_VARIABLE, Database, absolute_url, open_database
 from espalier_serving.drafts import start_drafts
 from espalier_serving.endpoints import list_endpoints, variants_of
 from espalier_serving.keys import ROLES, create_key, has_valid_key, key_id_of, revoke_key, revoke_keys_of
@@ -26,6 +26,7 @@ from espalier_serving.starting import (
     ACTOR,
     LOOPBACK,
     Place,
+    check_free,
     check_port,
     only_server_of,
     start_applications,
@@ -61,7 +62,8 @@ class Program:
     def __init__(self, arguments: argparse.Namespace) -> None:
         self._arguments = arguments
         self._home = Path(arguments.home).absolute()
-        self._url = arguments.database or f"sqlite:///{self._home / 'espalier.db'}"
+        given = arguments.database or os.environ.get(DATABASE_VARIABLE) or str(self._home / "espalier.db")
+        self._url = absolute_url(given)
         self._store = arguments.store if "://" in arguments.store else str(Path(arguments.store).absolute())
         self._place = Place(arguments.host, arguments.port)
         self._signal = threading.Event()
@@ -77,7 +79,9 @@ class Program:
 
     def _run(self) -> int:
         begun = time.perf_counter()
-        check_port(self._place.host, self._place.port)
+        check_port(self._place.port)
+        if not self._arguments.create_key and not os.environ.get("RAY_ADDRESS"):
+            check_free(self._place.host, self._place.port)  # early: opening a Ray takes seconds
         database = open_database(self._url)
         try:
             if self._arguments.create_key:
@@ -235,7 +239,7 @@ def _key_id_in(path: Path) -> str | None:
 
 
 def _write_private(path: Path, value: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     path.unlink(missing_ok=True)  # so that the mode is that of a new file
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
         json.dump(value, file)
@@ -245,7 +249,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m espalier_serving", description="Serves the endpoints of a database until it is stopped."
     )
-    parser.add_argument("--database", help="a path or URL; default: espalier.db in the home")
+    parser.add_argument("--database", help=f"a path or URL; default: {DATABASE_VARIABLE}, else espalier.db in the home")
     parser.add_argument("--store", default=".espalier/store", help="folder or URI of the store with the models")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=8000, help="port to listen on")

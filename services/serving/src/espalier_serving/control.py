@@ -36,6 +36,10 @@ class Control:
         self._applications = ServeApplications(store)
         self._loop = asyncio.get_running_loop().create_task(self._run())
 
+    async def identity(self) -> str:
+        """Returns what tells the database that is served here from others."""
+        return self._database.identity
+
     async def check_health(self) -> None:
         """Raises when the loop has ended, so that Serve starts another replica."""
         if self._loop.done():

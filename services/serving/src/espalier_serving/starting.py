@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from espalier_sdk.errors import ClusterError
+from espalier_sdk.errors import ClusterError, SpecError
 from sqlalchemy import select
 
 from espalier_serving.applications import PREFIX, STATIC, VariantSpec, static_target, variant_target
 from espalier_serving.database import Database
 from espalier_serving.endpoints import try_failed_again
+from espalier_serving.joining import check_serve, serve_runs
 from espalier_serving.proxying import CALLBACK, CALLBACK_VARIABLE
 from espalier_serving.tables import Endpoint, Variant
 
@@ -51,7 +52,13 @@ class Place:
         self.seconds[step] = round(time.perf_counter() - begun, 2)
 
 
-def check_port(host: str, port: int) -> None:
+def check_port(port: int) -> None:
+    """Raises SpecError unless a client could be told this port; 0, any port that is free, could not be."""
+    if not 1 <= port <= 65_535:
+        raise SpecError("there is no such port", field="--port", given=port, accepted="1 to 65535; 8000 is usual")
+
+
+def check_free(host: str, port: int) -> None:
     """Raises ClusterError unless a server could listen there."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
@@ -125,7 +132,11 @@ def start_applications(place: Place, database: Database, *, url: str, store: str
     with place.timed("serve"):
         # Its sentences about what it starts are for developers of Serve.
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
-        place.started_serve = not _serve_runs()
+        place.started_serve = not serve_runs()
+        if place.started_serve:
+            check_free(place.host, place.port)
+        else:
+            check_serve(database, host=place.host, port=place.port)
         serve.start(
             proxy_location="HeadOnly" if place.started_ray else "EveryNode",
             http_options={"host": place.host, "port": place.port},
@@ -191,17 +202,6 @@ def _delete_applications() -> None:
     names = [name for name in serve.status().applications if name == STATIC or name.startswith(PREFIX)]
     for name in sorted(names):  # the static one first, or Control would start the variants again
         serve.delete(name)
-
-
-def _serve_runs() -> bool:
-    import ray
-    from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
-
-    try:
-        ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)
-    except ValueError:
-        return False
-    return True
 
 
 def _variants(database: Database, store: str) -> Sequence[Any]:

@@ -111,9 +111,9 @@ def start(database: str, home: Path, *options: str, port: int | None = None, joi
 
 
 @contextlib.contextmanager
-def serving(database: str, home: Path, *options: str, joined: bool = True) -> Iterator[Served]:
+def serving(database: str, home: Path, *options: str, port: int | None = None, joined: bool = True) -> Iterator[Served]:
     """Yields a running endpoint and stops it in the end."""
-    process = start(database, home, *options, joined=joined)
+    process = start(database, home, *options, port=port, joined=joined)
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
