@@ -91,7 +91,7 @@ class Core:
 
     def __post_init__(self) -> None:
         self.keys = KeyRing(self.database)
-        self.writer = Writer(self.database)
+        self.writer = Writer(self.database, self.meters)
         self.answering = Answering(caller=self.caller, writer=self.writer, meters=self.meters)
         self._tasks: list[asyncio.Task[None]] = []
         self._refreshing = threading.Lock()

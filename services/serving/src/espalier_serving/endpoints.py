@@ -18,7 +18,7 @@ from espalier_serving import audit
 from espalier_serving.ids import now, short_id
 from espalier_serving.limits import Limits, limits_of
 from espalier_serving.refusals import conflict, not_found, stale
-from espalier_serving.tables import LIVE_STATES, Endpoint, Experiment, Revision, Variant
+from espalier_serving.tables import LIVE_STATES, Audit, Endpoint, Experiment, Revision, Variant
 from espalier_serving.variant_config import VariantConfig, engine_of
 
 ACTIVATION = timedelta(seconds=3)  # replicas poll each second, so all of them know a revision before it is in force
@@ -127,7 +127,10 @@ def add_variant(
         return alive, False
     refuse_while_experimenting(session, endpoint)
     if same:
-        return _propose_again(session, endpoint, same[0], actor=actor), True
+        row = _propose_again(session, endpoint, same[0], actor=actor)
+        if not _was_ready(session, row):  # nobody has had an answer of it: how it was run may have been the mistake
+            row.engine, row.config = chosen.model_dump(), options.model_dump()
+        return row, True
     if any(row.name == name for row in variants_of(session, endpoint.name)):
         raise conflict(f"{endpoint.name}/{name} is another model", remedy="give the variant another name", given=name)
     row = Variant(
@@ -151,16 +154,16 @@ def add_variant(
 
 
 def _propose_again(session: Session, endpoint: Endpoint, row: Variant, *, actor: str) -> Variant:
-    _to_proposed(session, row, actor=actor)
+    _move(session, row, "proposed", action="variant.propose", actor=actor)
     revise(session, endpoint, author=actor, reason=f"variant {row.name} proposed again")
     return row
 
 
-def _to_proposed(session: Session, row: Variant, *, actor: str) -> None:
+def _move(session: Session, row: Variant, state: str, *, action: str, actor: str) -> None:
     old = {"state": row.state, "error": row.error}
-    row.state, row.error = "proposed", None
+    row.state, row.error = state, None
     subject = f"{row.endpoint}/{row.name}"
-    audit.record(session, actor=actor, action="variant.propose", subject=subject, old=old, new={"state": row.state})
+    audit.record(session, actor=actor, action=action, subject=subject, old=old, new={"state": state})
 
 
 def refuse_while_experimenting(session: Session, endpoint: Endpoint) -> None:
@@ -172,10 +175,19 @@ def refuse_while_experimenting(session: Session, endpoint: Endpoint) -> None:
         )
 
 
-def try_failed_again(session: Session, *, actor: str) -> None:
-    """Proposes every failed variant again, as a start of the program does: what made it fail may be repaired."""
-    for row in session.scalars(select(Variant).where(Variant.state == "failed")):
-        _to_proposed(session, row, actor=actor)
+def _was_ready(session: Session, row: Variant) -> bool:
+    subject = f"{row.endpoint}/{row.name}"
+    query = select(Audit.id).where(Audit.subject == subject, Audit.action == "variant.ready").limit(1)
+    return session.scalar(query) is not None
+
+
+def begin_loading(session: Session, *, actor: str) -> None:
+    """Marks what a start of the program loads: the proposed variants, and once more the failed ones.
+
+    What made one fail may be repaired since.
+    """
+    for row in session.scalars(select(Variant).where(Variant.state.in_(("proposed", "failed")))):
+        _move(session, row, "loading", action="variant.loading", actor=actor)
 
 
 def make_first_champion(session: Session, endpoint: Endpoint, variant: Variant, *, actor: str) -> bool:

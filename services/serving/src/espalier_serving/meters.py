@@ -29,6 +29,10 @@ class Meters(Protocol):
         """Counts an outcome."""
         ...
 
+    def dropped(self, number: int) -> None:
+        """Counts exposures and completions that are not in the database and never will be."""
+        ...
+
 
 class NoMeters:
     """Counts nothing; for a gateway outside Ray Serve."""
@@ -45,6 +49,9 @@ class NoMeters:
         """Does nothing."""
 
     def feedback(self, status: str) -> None:
+        """Does nothing."""
+
+    def dropped(self, number: int) -> None:
         """Does nothing."""
 
 
@@ -69,6 +76,7 @@ class ServeMeters:
             "espalier_variant_errors_total", "Variants that gave no answer, by error.", tag_keys=(*labels, "code")
         )
         self._exposures = Counter("espalier_exposures_total", "Exposures by reason.", tag_keys=("reason",))
+        self._dropped = Counter("espalier_rows_dropped_total", "Exposures and completions that were lost.")
         self._feedback = Counter("espalier_feedback_total", "Outcomes by status.", tag_keys=("status",))
 
     def request(
@@ -91,3 +99,7 @@ class ServeMeters:
     def feedback(self, status: str) -> None:
         """Counts an outcome."""
         self._feedback.inc(tags={"status": status})
+
+    def dropped(self, number: int) -> None:
+        """Counts exposures and completions that are not in the database and never will be."""
+        self._dropped.inc(number)

@@ -18,7 +18,7 @@ from sqlalchemy import select
 
 from espalier_serving.applications import PREFIX, STATIC, VariantSpec, static_target, variant_target
 from espalier_serving.database import Database
-from espalier_serving.endpoints import try_failed_again
+from espalier_serving.endpoints import begin_loading
 from espalier_serving.joining import check_serve, serve_runs
 from espalier_serving.proxying import CALLBACK, CALLBACK_VARIABLE
 from espalier_serving.tables import Endpoint, Variant
@@ -146,7 +146,7 @@ def start_applications(place: Place, database: Database, *, url: str, store: str
         )
     with place.timed("deploy"):
         with database.writing() as session:
-            try_failed_again(session, actor=ACTOR)
+            begin_loading(session, actor=ACTOR)
         serve.run_many(
             [static_target(database=url, store=store, gateways=gateways), *_variants(database, store)],
             wait_for_ingress_deployment_creation=False,
