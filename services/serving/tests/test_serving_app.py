@@ -57,6 +57,18 @@ def test_another_address_without_a_key_is_refused_with_exit_code_5(
     assert "--create-key" in capsys.readouterr().err
 
 
+def test_the_key_of_a_run_that_was_killed_is_none_for_another_address(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with open_database(str(tmp_path / "e.db")).writing() as session:
+        left = create_key(session, roles=["admin"], actor="serve")
+    arguments = ["--database", str(tmp_path / "e.db"), "--home", str(tmp_path), "--port", str(free_port())]
+    assert main([*arguments, "--host", "0.0.0.0"]) == 5
+    assert "no key" in capsys.readouterr().err
+    with open_database(str(tmp_path / "e.db")).reading() as session:
+        assert known_keys(session, [left["id"]])[left["id"]].revoked
+
+
 def test_a_key_can_be_made_without_a_server(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = str(tmp_path / "e.db")
     assert (

@@ -86,8 +86,9 @@ class Program:
         try:
             if self._arguments.create_key:
                 return self._print_key(database)
-            self._check_host(database)
             with only_server_of(database):
+                _revoke_left_keys(database)
+                self._check_host(database)
                 return self._run_on(database, begun)
         finally:
             database.close()
@@ -157,8 +158,6 @@ class Program:
     def _make_key(self, database: Database) -> str:
         path = self._home / ENDPOINT_FILE
         with database.writing() as session:
-            if database.single_writer:  # else another program may serve the same database, with a key of its own
-                revoke_keys_of(session, ACTOR)  # of runs that were killed
             made = create_key(session, roles=ROLES, actor=ACTOR)
         self._key_id = made["id"]
         _write_private(path, {"url": self._place.url, "key": made["key"]})
@@ -213,6 +212,14 @@ class Program:
             raise KeyboardInterrupt  # asked twice: do not wait for an orderly end
         self._exit_code = EXIT_INTERRUPTED if number == signal.SIGINT else 0
         self._signal.set()
+
+
+def _revoke_left_keys(database: Database) -> None:
+    """Revokes the keys of runs that were killed, whatever address this one serves on."""
+    if not database.single_writer:
+        return  # another program may serve the same database, with a key of its own
+    with database.writing() as session:
+        revoke_keys_of(session, ACTOR)
 
 
 def _described(row: Endpoint, variants: Sequence[Variant]) -> dict[str, Any]:
