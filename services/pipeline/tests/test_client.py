@@ -24,9 +24,32 @@ def test_a_question_carries_key_and_unit_and_the_answer_its_headers() -> None:
 
     told = client_of(answer).ask("support", "where is it", unit="u1")
     assert seen[0].headers["authorization"] == "Bearer esk_1_2"
-    assert seen[0].headers["x-espalier-unit"] == "u1"
-    assert json.loads(seen[0].content) == {"model": "support", "input": "where is it"}
+    assert json.loads(seen[0].content) == {"model": "support", "input": "where is it", "user": "u1"}
     assert told["headers"]["x-espalier-variant"] == "a"
+
+
+def test_a_unit_outside_ascii_is_asked_for_as_it_is() -> None:
+    seen: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        return httpx.Response(200, json={"id": "r1", "predictions": []})
+
+    client_of(answer).ask("support", "where is it", unit="josé")
+    assert json.loads(seen[0].content)["user"] == "josé"
+
+
+@pytest.mark.parametrize(
+    ("url", "trusted"),
+    [
+        ("http://127.0.0.1:8000", False),
+        ("http://localhost:8000", False),
+        ("http://[::1]:8000", False),
+        ("https://ai.example", True),
+    ],
+)
+def test_a_proxy_of_the_environment_is_not_asked_for_loopback(url: str, trusted: bool) -> None:
+    assert Client(url, "esk_1_2")._http.trust_env == trusted
 
 
 @pytest.mark.parametrize(
@@ -53,17 +76,27 @@ def test_without_a_server_here_the_file_that_is_missing_is_named(tmp_path: Path,
         Client.find(tmp_path)
 
 
+@pytest.mark.parametrize("content", [b"{}", b"[]", b'{"url": "x"}', b"{", b"\xff"])
+def test_a_file_without_address_or_key_is_named(tmp_path: Path, monkeypatch, content: bytes) -> None:
+    for name in ("ESPALIER_URL", "ESPALIER_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "endpoint.json").write_bytes(content)
+    with pytest.raises(ClusterError, match=r"endpoint\.json.*no endpoint is known"):
+        Client.find(tmp_path)
+
+
 def test_feedback_is_sent_a_thousand_items_at_a_time_and_counted(tmp_path: Path) -> None:
     sizes: list[int] = []
 
     def take(request: httpx.Request) -> httpx.Response:
         items = json.loads(request.content)["items"]
+        assert json.loads(request.content)["model"] == "support"
         sizes.append(len(items))
         return httpx.Response(200, json={"items": [{"status": "recorded"} for _ in items]})
 
     path = tmp_path / "feedback.jsonl"
     path.write_text("".join(json.dumps({"request_id": str(n), "value": 1}) + "\n" for n in range(1001)))
-    assert client_of(take).feedback_file(path) == {"recorded": 1001}
+    assert client_of(take).feedback_file("support", path) == {"recorded": 1001}
     assert sizes == [1000, 1]
 
 
@@ -71,7 +104,15 @@ def test_a_broken_line_of_a_feedback_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "feedback.jsonl"
     path.write_text('{"request_id": "1"}\n{broken\n')
     with pytest.raises(DataError, match=r"feedback\.jsonl:2"):
-        client_of(lambda request: httpx.Response(200, json={"items": []})).feedback_file(path)
+        client_of(lambda request: pytest.fail("something was sent")).feedback_file("support", path)
+
+
+@pytest.mark.parametrize("content", [b"{broken", b"[1]", '{"unit": "josé"}'.encode("latin-1")])
+def test_nothing_of_a_file_with_a_broken_line_is_sent(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "feedback.jsonl"
+    path.write_bytes(b'{"request_id": "1"}\n' * 1499 + content)
+    with pytest.raises(DataError, match=r"feedback\.jsonl:1500"):
+        client_of(lambda request: pytest.fail("something was sent")).feedback_file("support", path)
 
 
 def test_an_action_on_an_experiment_carries_the_revision_that_was_just_read() -> None:
@@ -79,7 +120,7 @@ def test_an_action_on_an_experiment_carries_the_revision_that_was_just_read() ->
 
     def answer(request: httpx.Request) -> httpx.Response:
         if request.url.path == "/v1/experiments":
-            return httpx.Response(200, json={"experiments": [{"id": "e1", "endpoint": "s", "state": "draft"}]})
+            return httpx.Response(200, json={"data": [{"id": "e1", "endpoint": "s", "state": "draft"}]})
         if request.url.path == "/v1/endpoints/s":
             return httpx.Response(200, json={"revision": 7})
         actions.append(request)

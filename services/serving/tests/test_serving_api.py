@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -14,6 +16,8 @@ from espalier_serving.api.app import build_app
 from espalier_serving.calling import VariantDied, VariantFailed, VariantTimeout, VariantUnavailable
 from espalier_serving.core import Core
 from espalier_serving.database import Database
+from espalier_serving.deciding import Decision
+from espalier_serving.meters import NoMeters
 from espalier_serving.tables import Completion, Endpoint, Exposure, Revision, Unit
 from espalier_serving.testing import FixedCaller, make_key, ready_endpoint
 from sqlalchemy import select, update
@@ -184,7 +188,8 @@ def test_when_the_challenger_fails_the_champion_answers_and_both_are_recorded(st
     assert response.status_code == 200
     assert (response.headers["x-espalier-variant"], response.headers["x-espalier-assignment"]) == ("a", "fallback")
     assert [row.assigned for row in stand.rows(Exposure)] == [stand.ids["b"]]
-    assert [(row.served, row.finish) for row in stand.rows(Completion)] == [(stand.ids["a"], "fallback")]
+    finish = f"fallback:{error.code}"
+    assert [(row.served, row.finish) for row in stand.rows(Completion)] == [(stand.ids["a"], finish)]
     assert stand.caller.calls == [stand.ids["b"], stand.ids["a"]]
 
 
@@ -277,8 +282,7 @@ def test_an_exposure_that_is_not_on_disk_in_time_lets_the_champion_answer(
 
 def test_a_routing_that_is_too_old_answers_from_the_champion_only(stand: Stand) -> None:
     unit = stand.unit_of("b")
-    assert stand.core._poll is not None
-    stand.client.portal.call(stand.core._poll.cancel)  # type: ignore[union-attr]
+    stand.client.portal.call(stand.core._tasks[0].cancel)  # type: ignore[union-attr]
     stand.core.snapshot = replace(stand.core.snapshot, read_at=stand.core.snapshot.read_at - 11)
     response = stand.classify(user=unit)
     assert (response.headers["x-espalier-variant"], response.headers["x-espalier-assignment"]) == ("a", "degraded")
@@ -359,6 +363,33 @@ def test_too_many_items_are_413(stand: Stand) -> None:
 
 def test_a_unit_that_is_too_long_is_refused(stand: Stand) -> None:
     assert stand.classify(headers={"x-espalier-unit": "x" * 257}).status_code == 400
+
+
+@pytest.mark.parametrize("unit", ["josé", "Ωμέγα", "ann"])
+def test_a_unit_is_the_same_in_the_header_and_in_the_body(stand: Stand, unit: str) -> None:
+    stand.classify(user=unit)
+    stand.classify(headers={"x-espalier-unit": unit.encode()})
+    assert len({row.unit_hash for row in stand.rows(Exposure)}) == 1
+
+
+def test_a_header_that_is_no_utf8_is_read_as_latin_1(stand: Stand) -> None:
+    stand.classify(user="josé")
+    stand.classify(headers={"x-espalier-unit": "josé".encode("latin-1")})
+    assert len({row.unit_hash for row in stand.rows(Exposure)}) == 1
+
+
+def test_the_first_input_is_hashed_only_where_it_stands_for_the_conversation(
+    url: str, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for stand in make_stand(url, database):
+        monkeypatch.setattr("espalier_serving.api.inference.conversation_of", lambda *_, **__: pytest.fail("hashed"))
+        assert stand.classify(user="ann").status_code == 200
+
+
+def test_an_answer_with_a_number_that_json_has_not_is_an_error(stand: Stand) -> None:
+    wrong: Any = {"predictions": [{"label": "A", "score": float("nan")}]}
+    stand.caller.invalid = {stand.ids["a"]: wrong, stand.ids["b"]: wrong}
+    assert stand.classify(user="ann").status_code == 500
 
 
 def test_a_model_that_there_is_not_is_404_with_those_there_are(stand: Stand) -> None:
@@ -453,6 +484,19 @@ def test_limits_change_with_the_current_revision_only(stand: Stand) -> None:
     assert stand.client.put("/v1/endpoints/support", json=wrong, headers={"if-match": "*"}).status_code == 400
 
 
+def test_a_revision_of_an_endpoint_that_there_is_not_creates_nothing(stand: Stand) -> None:
+    body = {"task": "classification"}
+    response = stand.client.put("/v1/endpoints/new", json=body, headers={"if-match": "7"})
+    assert (response.status_code, error_of(response)["code"]) == (412, "stale_revision")
+    assert stand.client.put("/v1/endpoints/new", json=body).status_code == 200
+
+
+@pytest.mark.parametrize("name", ["nl\n", "Upper", "-a", "a" * 64])
+def test_a_name_that_cannot_stand_in_a_header_is_400(stand: Stand, name: str) -> None:
+    response = stand.client.put(f"/v1/endpoints/{quote(name)}", json={"task": "classification"})
+    assert response.status_code == 400
+
+
 def test_a_change_is_in_force_three_seconds_later_and_not_before(stand: Stand) -> None:
     body = {"task": "classification", "limits": {"max_items": 2}}
     stand.client.put("/v1/endpoints/support", json=body, headers={"if-match": "*"})
@@ -533,11 +577,25 @@ def test_feedback_right_after_an_answer_that_nobody_waited_for_finds_it(stand: S
         ({"request_id": "r", "metric": "m", "value": 1, "observed_at": "2026-01-01T00:00:00"}, "items[0].observed_at"),
         ({"request_id": "r", "metric": "m", "value": 1, "more": 1}, "items[0].more"),
         ({"request_id": "r", "metric": "m"}, "items[0].value"),
+        ({"request_id": "r", "metric": "m", "value": 10**400}, "items[0].value"),
+        (
+            {"request_id": "r", "metric": "m", "value": 1, "observed_at": "0001-01-01T00:00:00+14:00"},
+            "items[0].observed_at",
+        ),
+        ({"request_id": "r", "metric": "m", "value": 1, "observed_at": 5}, "items[0].observed_at"),
+        ({"request_id": "r", "metric": "m", "value": 1, "observed_at": "5"}, "items[0].observed_at"),
     ],
 )
 def test_wrong_feedback_is_400_with_its_place(stand: Stand, item: dict[str, Any], param: str) -> None:
     response = stand.client.post("/v1/feedback", json={"items": [item]})
     assert (response.status_code, error_of(response)["param"]) == (400, param)
+
+
+def test_feedback_of_a_model_that_there_is_not_is_404(stand: Stand) -> None:
+    item = {"request_id": stand.classify().json()["id"], "metric": "m", "value": 1}
+    assert stand.client.post("/v1/feedback", json={"model": "nope", "items": [item]}).status_code == 404
+    answer = stand.client.post("/v1/feedback", json={"model": "support", "items": [item]})
+    assert answer.json() == {"items": [{"status": "recorded"}]}
 
 
 def test_more_than_a_thousand_outcomes_are_refused(stand: Stand) -> None:
@@ -557,17 +615,8 @@ def test_the_audit_log_has_each_change_with_old_and_new(stand: Stand) -> None:
     )
     older = stand.client.get("/v1/audit", params={"before": newest["id"], "limit": 1}).json()["data"]
     assert [one["id"] for one in older] == [newest["id"] - 1]
-    assert stand.client.get("/v1/audit", params={"limit": "x"}).status_code == 400
-
-
-def test_health_asks_for_no_key_and_waits_for_champions(url: str, database: Database) -> None:
-    for stand in make_stand(url, database):
-        stand.client.headers.pop("authorization")
-        assert stand.client.get("/health/live").status_code == 200
-        response = stand.client.get("/health/ready")
-        assert (response.status_code, response.json()["waiting_for"]) == (503, [stand.ids["a"]])
-        stand.client.portal.call(stand.core.probe_champions)  # type: ignore[union-attr]
-        assert stand.client.get("/health/ready").status_code == 200
+    for limit in ("x", "²", "0", "-1", "9" * 5000):
+        assert stand.client.get("/v1/audit", params={"limit": limit}).status_code == 400
 
 
 def test_what_there_is_not_and_what_is_not_allowed_have_the_same_shape(stand: Stand) -> None:
@@ -581,6 +630,59 @@ def test_an_unforeseen_error_is_500_without_a_traceback(stand: Stand) -> None:
     assert response.status_code == 500
     assert error_of(response)["code"] == "internal"
     assert "Traceback" not in response.text and "KeyError" not in response.text
+    assert [(row.served, row.status, row.finish) for row in stand.rows(Completion)] == [(None, 500, "error")]
+
+
+class CountedErrors(NoMeters):
+    """Keeps what is counted about errors."""
+
+    def __init__(self) -> None:
+        self.errors: list[tuple[str, str, str, str]] = []
+        self.codes: list[int] = []
+
+    def variant_error(self, *, endpoint: str, experiment: str, variant: str, code: str) -> None:
+        self.errors.append((endpoint, experiment, variant, code))
+
+    def request(self, *, code: int, **_: Any) -> None:
+        self.codes.append(code)
+
+
+def test_a_challengers_errors_are_counted_each_and_logged_once_a_minute(
+    stand: Stand, caplog: pytest.LogCaptureFixture
+) -> None:
+    meters = stand.core.answering._meters = CountedErrors()
+    stand.caller.errors[stand.ids["b"]] = [VariantTimeout("too slow")]
+    for _ in range(3):
+        stand.classify(user=stand.unit_of("b"))
+    assert meters.errors == [("support", stand.ids["experiment"], "b", "variant_timeout")] * 3
+    assert [one.getMessage() for one in caplog.records if "support/b" in one.getMessage()] == [
+        "support/b gave no answer, variant_timeout: too slow"
+    ]
+
+
+def test_a_client_that_goes_away_is_recorded_and_counted(url: str, database: Database) -> None:
+    ids = ready_endpoint(database, url)
+    caller = FixedCaller({ids["a"]: "A", ids["b"]: "B"})
+    caller.delays = {ids["a"]: 30.0, ids["b"]: 30.0}
+    meters = CountedErrors()
+
+    async def work() -> None:
+        core = Core(database=database, caller=caller, meters=meters)
+        await core.start()
+        routing = core.snapshot.current("support")
+        assert routing is not None
+        decision = Decision(ids["a"], "unenrolled")
+        ask = answering.Ask("r1", routing, ids["a"], decision, ["x"], "k", time.perf_counter())
+        asked = asyncio.create_task(core.answering.answer(ask))
+        await asyncio.sleep(0.05)
+        asked.cancel()
+        await asyncio.gather(asked, return_exceptions=True)
+        await core.stop()
+
+    asyncio.run(work())
+    assert meters.codes == [499]
+    with database.reading() as session:
+        assert session.get_one(Completion, "r1").status == 499
 
 
 def test_a_database_that_is_locked_leaves_inference_to_the_champion(

@@ -72,6 +72,8 @@ def test_a_variant_that_cannot_be_started_fails_with_the_reason_and_its_applicat
     url: str, database: Database
 ) -> None:
     ids, applications = proposed(url, database), MemoryApplications()
+    reconcile(database, applications)
+    applications.started.clear()
     applications.found = {ids["a"]: Status("running"), ids["b"]: Status("failed", "DataError: a file is damaged")}
     reconcile(database, applications)
     assert states(database)["b"] == ("failed", "DataError: a file is damaged")
@@ -80,6 +82,19 @@ def test_a_variant_that_cannot_be_started_fails_with_the_reason_and_its_applicat
     del applications.found[ids["b"]]
     reconcile(database, applications)
     assert applications.started == []
+
+
+def test_a_variant_that_is_proposed_again_is_tried_again_whatever_its_old_application_says(
+    url: str, database: Database
+) -> None:
+    ids, applications = proposed(url, database), MemoryApplications()
+    applications.found = {ids["a"]: Status("running"), ids["b"]: Status("failed", "of the last try")}
+    reconcile(database, applications)
+    assert applications.started == [ids["b"]]
+    assert states(database)["b"] == ("loading", None)
+    applications.found[ids["b"]] = Status("running")
+    reconcile(database, applications)
+    assert states(database)["b"] == ("ready", None)
 
 
 def test_after_a_lost_head_the_applications_are_built_again_from_the_rows(url: str, database: Database) -> None:

@@ -14,9 +14,9 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from espalier_sdk.errors import DataError
-from espalier_serving.database import HEAD, Database, open_database
+from espalier_serving.database import HEAD, Database, _engine, absolute_url, open_database
 from espalier_serving.tables import Table
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, event, make_url, text
 
 
 def test_the_migrations_make_the_schema_of_the_models(database: Database) -> None:
@@ -115,6 +115,39 @@ def test_a_password_does_not_show_in_the_error() -> None:
         open_database("postgresql+psycopg://someone:hunter2@127.0.0.1:1/none")
     assert "hunter2" not in str(caught.value)
     assert "hunter2" not in str(caught.value.problems[0].to_json())
+
+
+@pytest.mark.parametrize("given", ["e.db", "sqlite:///e.db", "sqlite:///folder/../e.db"])
+def test_a_relative_path_means_one_file_in_every_process(
+    given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    address = absolute_url(given)
+    open_database(given).close()
+    monkeypatch.chdir("/")
+    first = open_database(address)
+    assert first.identity == open_database(f"sqlite:///{tmp_path / 'e.db'}").identity
+
+
+def test_an_address_keeps_its_password() -> None:
+    assert absolute_url("postgresql://me:secret@db/x") == "postgresql+psycopg://me:secret@db/x"
+
+
+def test_postgres_commits_to_disk_and_waits_for_nothing_that_hangs() -> None:
+    pytest.importorskip("psycopg")
+    engine = _engine(make_url("postgresql+psycopg://me@127.0.0.1:1/none"))
+    given: dict[str, object] = {}
+
+    def keep(_dialect: object, _record: object, _arguments: object, named: dict[str, object]) -> None:
+        given.update(named)
+        raise OSError("no further")
+
+    event.listen(engine, "do_connect", keep)
+    with pytest.raises(OSError, match="no further"):
+        engine.connect()
+    assert given["options"] == "-c synchronous_commit=on -c statement_timeout=5000"
+    assert given["connect_timeout"] == 5
 
 
 def test_a_database_of_a_newer_version_is_refused(url: str, database: Database, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ import pytest
 from espalier_serving.database import Database, open_database
 from espalier_serving.exposures import CompletionRow, ExposureRow, Writer, confirmed, write_rows
 from espalier_serving.ids import now, uuid7
+from espalier_serving.meters import NoMeters
 from espalier_serving.tables import Completion, Exposure, Unit
 from espalier_serving.testing import make_key, ready_endpoint
 from sqlalchemy import func, select
@@ -177,6 +178,63 @@ def test_rows_that_nobody_waits_for_are_dropped_and_counted_beyond_the_limit(
     assert count(database, Exposure) == 3
 
 
+def completion(request_id: str | None = None) -> CompletionRow:
+    return CompletionRow(request_id or uuid7(), "a", 200, 1.0, "stop", ["x"], 0.5)
+
+
+class CountedDrops(NoMeters):
+    """Keeps what is counted about rows that are lost."""
+
+    def __init__(self) -> None:
+        self.lost = 0
+
+    def dropped(self, number: int) -> None:
+        self.lost += number
+
+
+def test_a_completion_that_cannot_be_written_keeps_no_exposure_and_no_other_completion(database: Database) -> None:
+    twice = completion()
+    meters = CountedDrops()
+
+    async def work() -> bool:
+        writer = Writer(database, meters)
+        writer.append(twice)
+        writer.append(twice)  # breaks the primary key
+        writer.append(completion())
+        written = writer.commit(exposure())
+        writer.start()
+        durable = await confirmed(written, until=time.monotonic() + 5)
+        await writer.stop()
+        return durable
+
+    assert asyncio.run(work())
+    assert (count(database, Exposure), count(database, Completion), meters.lost) == (1, 2, 1)
+
+
+def test_rows_that_nobody_waits_for_are_tried_twice_and_then_counted_as_lost(database: Database) -> None:
+    meters = CountedDrops()
+
+    def refuses(rows: object) -> None:
+        raise OSError("disk full")
+
+    async def work() -> None:
+        writer = Writer(database, meters)
+        write, writer._write = writer._write, refuses  # type: ignore[method-assign]
+        writer.start()
+        writer.append(exposure())
+        await writer.flushed()
+        writer._write = write  # type: ignore[method-assign]
+        await writer.flushed()
+        assert (count(database, Exposure), meters.lost) == (1, 0)
+        writer._write = writer._write_singly = refuses  # type: ignore[method-assign,assignment]
+        writer.append(exposure())
+        await writer.flushed()
+        await writer.stop()
+
+    asyncio.run(work())
+    assert (count(database, Exposure), meters.lost) == (1, 1)
+
+
 def test_a_unit_keeps_its_first_request_and_is_crossed_when_it_is_seen_in_both_arms(database: Database) -> None:
     rows = [
         exposure("u", "a", "r1"),
@@ -202,15 +260,15 @@ def test_no_challenger_answer_without_its_exposure_even_after_kill_minus_nine(
     key = make_key(database, "infer")
     seen: list[str] = []
     for _ in range(3):
-        seen += _answers_until_killed(url, ids, key, seconds=random.uniform(0.3, 1.0))
-    assert len(seen) > 30
+        seen += _answers_until_killed(url, ids, key, answers=random.randint(10, 60))
+    assert len(seen) >= 30
     with open_database(url).reading() as session:
         written = set(session.scalars(select(Exposure.request_id).where(Exposure.assigned == ids["b"])))
     assert set(seen) <= written
 
 
-def _answers_until_killed(url: str, ids: dict[str, str], key: str, *, seconds: float) -> list[str]:
-    """Asks from eight threads a server that is killed after some time; returns the challenger's answers."""
+def _answers_until_killed(url: str, ids: dict[str, str], key: str, *, answers: int) -> list[str]:
+    """Asks from eight threads a server that is killed after some answers; returns the challenger's."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -222,7 +280,9 @@ def _answers_until_killed(url: str, ids: dict[str, str], key: str, *, seconds: f
             threads = [threading.Thread(target=_ask, args=(port, key, f"t{number}", seen)) for number in range(8)]
             for thread in threads:
                 thread.start()
-            time.sleep(seconds)
+            deadline = time.monotonic() + 30
+            while len(seen) < answers and time.monotonic() < deadline:
+                time.sleep(0.005)
             os.kill(server.pid, signal.SIGKILL)
             for thread in threads:
                 thread.join(timeout=30)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 
 import pytest
@@ -13,7 +14,7 @@ from espalier_serving.ids import now
 from espalier_serving.results import results_of
 from espalier_serving.tables import Experiment, Outcome, Unit
 from espalier_serving.testing import ready_endpoint
-from sqlalchemy import select, update
+from sqlalchemy import event, select, update
 
 
 @pytest.fixture
@@ -112,9 +113,75 @@ def test_results_weigh_units_not_outcomes_and_leave_out_late_and_crossed(databas
 
 
 def test_a_thousand_outcomes_are_recorded_in_two_seconds(database: Database, experiment: str) -> None:
-    import time
 
     items = [Item("solved", float(number % 2), request_id="r1", key=f"i{number}") for number in range(1000)]
     begun = time.perf_counter()
     assert record_feedback(database, items, key_id="k") == ["recorded"] * 1000
     assert time.perf_counter() - begun < 2.0
+
+
+def test_with_an_endpoint_only_its_own_outcomes_are_known(database: Database, experiment: str) -> None:
+    items = [Item("solved", 1.0, request_id="r1"), Item("solved", 1.0, unit="bob", experiment=experiment)]
+    assert record_feedback(database, items, key_id="k", endpoint="sales") == ["unknown", "unknown"]
+    assert record_feedback(database, items, key_id="k", endpoint="support") == ["recorded", "recorded"]
+
+
+def test_a_late_outcome_leaves_the_one_that_came_in_time(database: Database, experiment: str) -> None:
+    record_feedback(database, [Item("solved", 1.0, request_id="r1")], key_id="k")
+    with database.writing() as session:
+        session.execute(update(Unit).values(closes_at=now() - timedelta(seconds=1)))
+    assert record_feedback(database, [Item("solved", 0.0, request_id="r1")], key_id="k") == ["late"]
+    assert outcomes(database)[1].supersedes is None
+    with database.reading() as session:
+        arms = results_of(session, session.get_one(Experiment, experiment))["arms"]
+    assert arms["control"]["metrics"] == {"solved": {"units": 1, "mean": 1.0}}
+
+
+def test_of_two_outcomes_that_superseded_the_same_one_the_newer_counts(database: Database, experiment: str) -> None:
+    items = [Item("solved", value, request_id="r1") for value in (0.0, 0.0, 1.0)]
+    record_feedback(database, items, key_id="k")
+    with database.writing() as session:  # as two gateways at one moment would leave it
+        session.execute(update(Outcome).values(supersedes=None))
+    with database.reading() as session:
+        arms = results_of(session, session.get_one(Experiment, experiment))["arms"]
+    assert arms["control"]["metrics"] == {"solved": {"units": 1, "mean": 1.0}}
+
+
+def test_bulk_feedback_reads_nothing_while_it_holds_the_write_lock(database: Database, experiment: str) -> None:
+    statements: list[str] = []
+    event.listen(database.engine, "before_cursor_execute", lambda _c, _d, text, *_: statements.append(text.split()[0]))
+    event.listen(
+        database.engine,
+        "begin",
+        lambda connection: statements.append(
+            "WRITE" if connection.get_execution_options().get("espalier_write") else "READ"
+        ),
+    )
+    items = [Item("solved", 1.0, request_id="r1", key=f"i{number}") for number in range(250)]
+    assert record_feedback(database, items, key_id="k") == ["recorded"] * 250
+    after = [statements[place + 1] for place, one in enumerate(statements) if one == "WRITE"]
+    assert after == ["BEGIN"] * 3 or after == ["INSERT"] * 3
+    assert statements.count("INSERT") == 3
+
+
+def test_units_are_found_by_their_primary_key(database: Database, experiment: str) -> None:
+    queries: list[tuple[str, object]] = []
+    event.listen(
+        database.engine, "before_cursor_execute", lambda _c, _d, text, values, *_: queries.append((text, values))
+    )
+    record_feedback(database, [Item("solved", 1.0, request_id="r1")], key_id="k")
+    (query,) = [one for one in queries if "FROM units" in one[0]]
+    with database.engine.connect() as connection:
+        plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {query[0]}", query[1]).fetchall()
+    assert any("SEARCH units" in str(row) for row in plan), plan
+
+
+def test_results_of_ten_thousand_outcomes_are_there_in_a_second(database: Database, experiment: str) -> None:
+    for start in range(0, 10_000, 1000):
+        items = [Item("solved", float(number % 2), request_id="r1") for number in range(start, start + 1000)]
+        record_feedback(database, items, key_id="k")
+    begun = time.perf_counter()
+    with database.reading() as session:
+        arms = results_of(session, session.get_one(Experiment, experiment))["arms"]
+    assert time.perf_counter() - begun < 1.0
+    assert arms["control"]["metrics"] == {"solved": {"units": 1, "mean": 1.0}}

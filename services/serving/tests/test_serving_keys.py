@@ -17,6 +17,7 @@ def test_a_key_has_the_form_and_only_its_hash_is_stored(database: Database) -> N
         made = create_key(session, roles=["infer", "feedback"], actor="test")
     assert re.fullmatch(r"esk_[0-9a-f]{12}_[0-9a-f]{48}", made["key"])
     assert key_id_of(made["key"]) == made["id"]
+    assert key_id_of(made["key"] + "\n") is None
     secret = made["key"].split("_")[2]
     with database.reading() as session:
         row = session.get_one(Key, made["id"])

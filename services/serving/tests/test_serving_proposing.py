@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 from espalier_sdk.errors import Refused, SpecError
+from espalier_serving import audit
 from espalier_serving.database import Database
-from espalier_serving.endpoints import describe_endpoint, get_endpoint, retire_variant
+from espalier_serving.endpoints import begin_loading, describe_endpoint, get_endpoint, retire_variant
 from espalier_serving.experiments import start_experiment, stop_experiment
 from espalier_serving.proposing import propose
 from espalier_serving.tables import Audit, Revision, Variant
@@ -114,6 +115,54 @@ def test_a_model_that_failed_or_was_retired_is_proposed_again(url: str, database
     with database.reading() as session:
         row = session.scalars(select(Variant).where(Variant.name == "lora")).one()
     assert (row.state, row.error) == ("proposed", None)
+
+
+def failed(database: Database, name: str) -> None:
+    with database.writing() as session:
+        session.execute(update(Variant).where(Variant.name == name).values(state="failed", error="why"))
+
+
+def test_a_champion_that_failed_gives_way_to_the_next_bootstrap(url: str, database: Database) -> None:
+    proposed(url, ("full", "a"))
+    failed(database, "full")
+    assert proposed(url, ("lora", "b"))["champion"] == "lora"
+
+
+def test_a_champion_that_failed_and_is_proposed_again_stays(url: str, database: Database) -> None:
+    proposed(url, ("full", "a"), ("lora", "b"))
+    failed(database, "full")
+    assert proposed(url, ("full", "a"))["champion"] == "full"
+    assert proposed(url, ("lora", "b"))["champion"] == "full"
+
+
+def proposed_with(url: str, engine: str, config: dict[str, Any]) -> None:
+    variants = [("full", model_ref("a"), engine, config)]
+    propose(url, endpoint="support", task="classification", variants=variants, bootstrap="full")
+
+
+@pytest.mark.parametrize("ready_before", [False, True])
+def test_only_a_variant_that_was_never_ready_takes_another_engine(
+    url: str, database: Database, ready_before: bool
+) -> None:
+    proposed_with(url, "transformers", {"num_cpus": 4})
+    if ready_before:
+        with database.writing() as session:
+            audit.record(session, actor="control", action="variant.ready", subject="support/full")
+    failed(database, "full")
+    proposed_with(url, "echo", {"num_cpus": 1})
+    with database.reading() as session:
+        row = session.scalars(select(Variant)).one()
+    kept = ("transformers", 4.0) if ready_before else ("echo", 1.0)
+    assert (row.engine["name"], row.config["num_cpus"]) == kept
+
+
+def test_a_start_tries_what_failed_again(url: str, database: Database) -> None:
+    proposed(url, ("full", "a"), ("lora", "b"))
+    failed(database, "full")
+    with database.writing() as session:
+        begin_loading(session, actor="serve")
+    with database.reading() as session:
+        assert [(row.state, row.error) for row in session.scalars(select(Variant))] == [("loading", None)] * 2
 
 
 def test_an_endpoint_of_another_task_is_refused(url: str) -> None:

@@ -19,7 +19,7 @@ def served(joined_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         a={"label": "A", "delay_seconds": 0.002},
         b={"label": "B", "delay_seconds": 0.002, "fails_on": "fail", "dies_on": "die", "slow_on": "slow"},
     )
-    with serving(database, home, "--start-experiments") as running:
+    with serving(database, home, "--start-experiment", "support") as running:
         wait_for(lambda: running.client.get("/v1/endpoints/support").json()["experiment"])
         time.sleep(3.5)  # until the revision with the experiment is in force
         yield running

@@ -11,7 +11,9 @@ from pathlib import Path
 import httpx
 from espalier_serving.database import open_database
 from espalier_serving.keys import list_keys
-from espalier_serving.testing.program import propose_echoes, serving, start, wait_for
+from espalier_serving.tables import Variant
+from espalier_serving.testing.program import free_port, propose_echoes, serving, start, wait_for
+from sqlalchemy import update
 
 
 def test_it_serves_with_a_ray_of_its_own_and_leaves_nothing_after_sigterm(tmp_path: Path) -> None:
@@ -44,6 +46,28 @@ def test_a_champion_that_does_not_open_ends_the_start_with_its_reason(joined_ray
     assert "Traceback" not in (tmp_path / "stderr.txt").read_text()
 
 
+def test_a_champion_that_was_repaired_is_served_at_the_next_start(joined_ray: None, tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path / 'endpoint.db'}"
+    propose_echoes(database, a={"refuses_to_load": "the file is damaged"})
+    assert start(database, tmp_path, joined=True).wait(timeout=180) == 5
+    with open_database(database).writing() as session:
+        session.execute(update(Variant).values(engine={"name": "echo", "config": {"label": "A"}}))
+    with serving(database, tmp_path) as served:
+        assert served.ask().json()["predictions"][0]["label"] == "A"
+
+
+def test_an_endpoint_that_is_broken_is_told_and_the_others_are_served(joined_ray: None, tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path / 'endpoint.db'}"
+    propose_echoes(database, a={"label": "A"})
+    propose_echoes(database, endpoint="broken", b={"refuses_to_load": "the file is damaged"})
+    with serving(database, tmp_path) as served:
+        broken, support = served.ready["endpoints"]
+        assert (support["error"], served.ask().status_code) == (None, 200)
+        assert "the file is damaged" in broken["error"]
+        assert served.ask(model="broken").status_code == 503
+        assert httpx.get(f"{served.ready['url']}/health/ready", trust_env=False).status_code == 200
+
+
 def test_ctrl_c_ends_with_130_and_leaves_a_joined_ray_as_it_was(joined_ray: None, tmp_path: Path) -> None:
     import ray
     from ray import serve
@@ -56,6 +80,27 @@ def test_ctrl_c_ends_with_130_and_leaves_a_joined_ray_as_it_was(joined_ray: None
         assert served.process.wait(timeout=60) == 130
     assert ray.is_initialized()
     wait_for(lambda: not serve.status().applications)
+
+
+def test_what_a_killed_program_left_is_taken_over_and_kept_from_others(joined_ray: None, tmp_path: Path) -> None:
+    from ray import serve
+
+    database, port = f"sqlite:///{tmp_path / 'endpoint.db'}", free_port()
+    propose_echoes(database, a={"label": "A"})
+    try:
+        killed = start(database, tmp_path, joined=True, port=port)
+        assert killed.stdout is not None and json.loads(killed.stdout.readline())["event"] == "ready"
+        killed.kill()
+        killed.wait(timeout=10)
+        other = f"sqlite:///{tmp_path / 'other.db'}"
+        for given, at, code in ((other, port, "ray_in_use"), (database, free_port(), "serve_elsewhere")):
+            refused = start(given, tmp_path, joined=True, port=at)
+            output, _ = refused.communicate(timeout=120)
+            assert (refused.returncode, json.loads(output)["errors"][0]["code"]) == (5, code)
+        with serving(database, tmp_path, port=port) as served:
+            assert served.ask().json()["predictions"][0]["label"] == "A"
+    finally:
+        serve.shutdown()
 
 
 def test_ctrl_c_while_it_starts_ends_with_130(joined_ray: None, tmp_path: Path) -> None:

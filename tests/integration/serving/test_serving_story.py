@@ -93,7 +93,25 @@ def test_when_the_challenger_raises_the_champion_answers(served: Served) -> None
     assert (answer.headers["x-espalier-variant"], answer.headers["x-espalier-assignment"]) == ("a", "fallback")
     assert rows(served, Exposure)[answer.json()["id"]].assigned == served.variant("b")["id"]
     completion = wait_for(lambda: rows(served, Completion).get(answer.json()["id"]))
-    assert (completion.served, completion.finish) == (served.variant("a")["id"], "fallback")
+    assert (completion.served, completion.finish) == (served.variant("a")["id"], "fallback:variant_failed")
+
+
+def test_a_challenger_that_is_too_slow_does_not_go_on_for_nobody(served: Served) -> None:
+    import ray
+
+    def limit(seconds: float) -> None:
+        body = {"task": "classification", "limits": {"timeout_seconds": seconds}}
+        assert served.client.put("/v1/endpoints/support", json=body, headers={"if-match": "*"}).status_code == 200
+        time.sleep(4)  # until the revision is in force
+
+    limit(1.0)  # the challenger has half of it, and takes two seconds
+    try:
+        replica = replica_of(f"variant-{served.variant('b')['id']}", "Variant")
+        answer = served.ask("slow", user=served.unit_of("b"))
+        assert answer.headers["x-espalier-assignment"] == "fallback"
+        wait_for(lambda: ray.get(replica.get_num_ongoing_requests.remote()) == 0, seconds=0.8)
+    finally:
+        limit(30.0)
 
 
 def test_a_request_whose_replica_dies_is_sent_once_more_to_the_same_variant(served: Served) -> None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 from espalier_sdk.errors import ClusterError, DataError, EspalierError, Refused, SpecError
@@ -19,13 +20,15 @@ from espalier_pipeline.places import Places
 
 _TIMEOUT_SECONDS = 60.0
 _ITEMS = 1000
+_ONE_OBJECT = "one JSON object per line"
 
 
 class Client:
     """Speaks to one endpoint server."""
 
     def __init__(self, url: str, key: str, *, http: httpx.Client | None = None) -> None:
-        self._http = http or httpx.Client(timeout=_TIMEOUT_SECONDS)
+        # A proxy of the environment cannot reach this machine's own loopback.
+        self._http = http or httpx.Client(timeout=_TIMEOUT_SECONDS, trust_env=not _on_loopback(url))
         self._url, self._key = url.rstrip("/"), key
 
     @classmethod
@@ -36,20 +39,20 @@ class Client:
         if not (url and key):
             try:
                 left = json.loads(path.read_text(encoding="utf-8"))
-            except (OSError, json.JSONDecodeError) as error:
+                url, key = url or left["url"], key or left["key"]
+            except (OSError, ValueError, LookupError, TypeError) as error:
                 raise ClusterError(
                     "no endpoint is known",
                     code="no_endpoint",
                     file=str(path),
                     remedy="start `espalier serve`, or set ESPALIER_URL and ESPALIER_API_KEY",
                 ) from error
-            url, key = url or left["url"], key or left["key"]
         return cls(str(url), str(key))
 
     def ask(self, endpoint: str, asked: Any, *, unit: str | None = None) -> dict[str, Any]:
         """Asks one question; returns the answer with its `x-espalier-*` headers under `headers`."""
-        headers = {"x-espalier-unit": unit} if unit else {}
-        response = self._send("POST", "/v1/classify", headers=headers, json={"model": endpoint, "input": asked})
+        body = {"model": endpoint, "input": asked, **({"user": unit} if unit else {})}
+        response = self._send("POST", "/v1/classify", json=body)
         told = {name: value for name, value in response.headers.items() if name.startswith("x-")}
         return {**response.json(), "headers": told}
 
@@ -58,21 +61,24 @@ class Client:
         found: dict[str, Any] = self._send("GET", "/v1/assignments", params={"model": endpoint, "unit": unit}).json()
         return found
 
-    def feedback(self, items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Sends up to 1,000 items; returns the status of each, in order."""
-        found: list[dict[str, Any]] = self._send("POST", "/v1/feedback", json={"items": list(items)}).json()["items"]
+    def feedback(self, items: Sequence[Mapping[str, Any]], *, endpoint: str | None = None) -> list[dict[str, Any]]:
+        """Sends up to 1,000 items; returns the status of each in order, `unknown` for those of another endpoint."""
+        body = {"items": list(items), **({"model": endpoint} if endpoint else {})}
+        found: list[dict[str, Any]] = self._send("POST", "/v1/feedback", json=body).json()["items"]
         return found
 
-    def feedback_file(self, path: Path) -> dict[str, int]:
-        """Sends a file of JSON lines; returns how many items had which status."""
+    def feedback_file(self, endpoint: str, path: Path) -> dict[str, int]:
+        """Sends a file of JSON lines, once all of it is read; returns how many items had which status."""
+        items = _items(path)
         counted: Counter[str] = Counter()
-        for items in _batches(path):
-            counted.update(item["status"] for item in self.feedback(items))
+        for start in range(0, len(items), _ITEMS):
+            part = items[start : start + _ITEMS]
+            counted.update(item["status"] for item in self.feedback(part, endpoint=endpoint))
         return dict(counted)
 
     def experiment(self, endpoint: str) -> dict[str, Any]:
         """Returns the latest experiment of an endpoint; SpecError where it has none."""
-        found = [one for one in self._list("/v1/experiments", "experiments") if one["endpoint"] == endpoint]
+        found = [one for one in self._list("/v1/experiments") if one["endpoint"] == endpoint]
         if not found:
             raise SpecError(
                 f"endpoint {endpoint!r} has no experiment",
@@ -99,7 +105,7 @@ class Client:
 
     def endpoints(self) -> list[dict[str, Any]]:
         """Returns every endpoint with its variants."""
-        return self._list("/v1/endpoints", "endpoints")
+        return self._list("/v1/endpoints")
 
     def create_key(self, roles: Sequence[str]) -> dict[str, Any]:
         """Makes a key; only this answer holds its secret."""
@@ -108,7 +114,7 @@ class Client:
 
     def keys(self) -> list[dict[str, Any]]:
         """Returns every key without its secret."""
-        return self._list("/v1/keys", "keys")
+        return self._list("/v1/keys")
 
     def revoke_key(self, key: str) -> None:
         """Revokes a key."""
@@ -122,11 +128,8 @@ class Client:
         acted: dict[str, Any] = response.json()
         return acted
 
-    def _list(self, path: str, name: str) -> list[dict[str, Any]]:
-        document = self._send("GET", path).json()
-        found: list[dict[str, Any]] = (
-            document.get(name, document.get("data")) if isinstance(document, dict) else document
-        )
+    def _list(self, path: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self._send("GET", path).json()["data"]
         return found
 
     def _send(self, method: str, path: str, *, headers: Mapping[str, str] | None = None, **body: Any) -> httpx.Response:
@@ -164,23 +167,28 @@ def _error(response: httpx.Response) -> EspalierError:
     )
 
 
-def _batches(path: Path) -> Iterator[list[dict[str, Any]]]:
-    held: list[dict[str, Any]] = []
+def _on_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    return host == "localhost" or host == "::1" or host.startswith("127.")
+
+
+def _items(path: Path) -> list[dict[str, Any]]:
     try:
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                if not line.strip():
-                    continue
-                try:
-                    held.append(json.loads(line))
-                except json.JSONDecodeError as error:
-                    raise DataError(
-                        f"is no JSON: {error.msg}", file=str(path), line=number, remedy="one JSON object per line"
-                    ) from error
-                if len(held) == _ITEMS:
-                    yield held
-                    held = []
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror}", file=str(path)) from error
-    if held:
-        yield held
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise DataError("is no UTF-8", file=str(path), line=line, remedy="save it as UTF-8") from error
+    lines = enumerate(text.split("\n"), start=1)
+    return [_item(line, path=path, number=number) for number, line in lines if line.strip()]
+
+
+def _item(line: str, *, path: Path, number: int) -> dict[str, Any]:
+    try:
+        item = json.loads(line)
+    except ValueError as error:
+        raise DataError(f"is no JSON: {error}", file=str(path), line=number, remedy=_ONE_OBJECT) from error
+    if not isinstance(item, dict):
+        raise DataError("is no JSON object", file=str(path), line=number, remedy=_ONE_OBJECT)
+    return item

@@ -13,6 +13,8 @@ from espalier_runtime.main import PARENT_VARIABLE
 from espalier_pipeline.places import Places
 from espalier_pipeline.reading import check
 
+DATABASE_VARIABLE = "ESPALIER_DATABASE_URL"
+
 
 def serve(
     spec: Path | None,
@@ -23,20 +25,21 @@ def serve(
     store: str | None = None,
     as_json: bool = False,
 ) -> int:
-    """Serves until it is interrupted; with a spec that names a challenger, drafts of experiments are started.
+    """Serves until it is interrupted; with a spec that names a challenger, the experiment of its endpoint is started.
 
     Returns the service's exit code.
     """
     places = Places.of(spec, home=home, store=store)
     read = check(spec) if spec else None
-    arguments = ["--database", places.database, "--store", places.store, "--host", host, "--port", str(port)]
+    arguments = ["--store", places.store, "--host", host, "--port", str(port)]
     arguments += ["--home", str(places.home)] + (["--json"] if as_json else [])
     if read and read.serve and read.serve.challenger:
-        arguments.append("--start-experiments")
+        arguments += ["--start-experiment", read.serve.endpoint]
     child = subprocess.Popen(
         [sys.executable, "-m", "espalier_serving", *arguments],
         stdin=subprocess.PIPE,
-        env={**os.environ, PARENT_VARIABLE: "1"},
+        # Not on the command line, which every user of this machine may read: the address may hold a password.
+        env={**os.environ, PARENT_VARIABLE: "1", DATABASE_VARIABLE: places.database},
         start_new_session=True,
     )
     for signum in (signal.SIGINT, signal.SIGTERM):

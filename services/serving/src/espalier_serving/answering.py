@@ -6,6 +6,7 @@ The exposure is queued before the variant is called; who may get a challenger's 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +22,10 @@ from espalier_serving.routing import Routing
 COMMIT_SECONDS = 0.25  # an exposure that is not on disk by then lets the champion answer
 CHALLENGER_SHARE = 0.5  # of the time for an answer; the rest is the champion's, should the challenger fail
 _CANCELLED = 499  # the client went away; nginx's number
+_UNFORESEEN = 500
+_TELL_AGAIN_SECONDS = 60.0  # how long a variant's next error of the same kind is only counted
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,7 @@ class Answer:
     assignment: Reason
     seconds: float
     overhead: float
+    cause: str = ""  # the code of the challenger's error, where the champion answered for it
 
     @property
     def status(self) -> int:
@@ -69,6 +75,7 @@ class Answering:
         self._attempts = Attempts(caller)
         self._writer = writer
         self._meters = meters
+        self._told: dict[tuple[str, str], float] = {}  # when the log last told of an error, by variant and code
 
     async def answer(self, ask: Ask) -> Answer:
         """Returns the answer to a request; never a challenger's without its exposure on disk."""
@@ -76,8 +83,10 @@ class Answering:
         try:
             answer = await self._answer(ask, wait)
         except asyncio.CancelledError:
-            milliseconds = 1000 * (time.perf_counter() - ask.started)
-            self._writer.append(CompletionRow(ask.request_id, None, _CANCELLED, milliseconds, "cancelled"))
+            self._unanswered(ask, wait, status=_CANCELLED, finish="cancelled")
+            raise
+        except Exception:
+            self._unanswered(ask, wait, status=_UNFORESEEN, finish="error")
             raise
         seconds = time.perf_counter() - ask.started
         answer = replace(answer, seconds=seconds, overhead=max(0.0, seconds - wait.seconds))
@@ -114,7 +123,8 @@ class Answering:
         if answer.error is None or not challenger or ask.decision.reason == "override":
             return answer
         left = ask.routing.limits.timeout_seconds - (time.perf_counter() - ask.started)
-        return await self._by(ask.champion, ask, wait, "fallback", max(left, 0.0))
+        by_champion = await self._by(ask.champion, ask, wait, "fallback", max(left, 0.0))
+        return replace(by_champion, cause=answer.error.code)
 
     async def _by(self, variant: str, ask: Ask, wait: _Wait, assignment: Reason, seconds: float) -> Answer:
         begun = time.perf_counter()
@@ -125,9 +135,34 @@ class Answering:
             reply = await self._attempts.call(variant, ask.items, seconds=seconds, cap=cap)
         except VariantError as failure:
             error = failure
+            self._note(ask, variant, failure)
         finally:
             wait.seconds += time.perf_counter() - begun
         return Answer(reply, error, variant if error is None else None, assignment, 0.0, 0.0)
+
+    def _note(self, ask: Ask, variant: str, error: VariantError) -> None:
+        routing, name = ask.routing, ask.routing.name_of(variant)
+        experiment = ask.decision.experiment or ""
+        self._meters.variant_error(endpoint=routing.endpoint, experiment=experiment, variant=name, code=error.code)
+        moment = time.monotonic()
+        if moment - self._told.get((variant, error.code), float("-inf")) > _TELL_AGAIN_SECONDS:
+            self._told[variant, error.code] = moment
+            logger.warning("%s/%s gave no answer, %s: %s", routing.endpoint, name, error.code, error)
+
+    def _unanswered(self, ask: Ask, wait: _Wait, *, status: int, finish: str) -> None:
+        seconds = time.perf_counter() - ask.started
+        self._writer.append(CompletionRow(ask.request_id, None, status, 1000 * seconds, finish))
+        self._count(ask, None, status, seconds=seconds, overhead=max(0.0, seconds - wait.seconds))
+
+    def _count(self, ask: Ask, served: str | None, status: int, *, seconds: float, overhead: float) -> None:
+        self._meters.request(
+            endpoint=ask.routing.endpoint,
+            experiment=ask.decision.experiment or "",
+            variant=ask.routing.name_of(served) if served else "",
+            code=status,
+            seconds=seconds,
+            overhead=overhead,
+        )
 
     def _complete(self, ask: Ask, answer: Answer) -> None:
         predictions = (answer.reply or {}).get("predictions") or []
@@ -143,14 +178,7 @@ class Answering:
                 score=sum(scores) / len(scores) if scores else None,
             )
         )
-        self._meters.request(
-            endpoint=ask.routing.endpoint,
-            experiment=ask.decision.experiment or "",
-            variant=ask.routing.name_of(answer.served) if answer.served else "",
-            code=answer.status,
-            seconds=answer.seconds,
-            overhead=answer.overhead,
-        )
+        self._count(ask, answer.served, answer.status, seconds=answer.seconds, overhead=answer.overhead)
 
 
 def _exposure(ask: Ask) -> ExposureRow:
@@ -173,7 +201,9 @@ def _finish(answer: Answer) -> str:
         return "timeout" if isinstance(answer.error, VariantTimeout) else "error"
     if answer.status != 200:
         return "invalid"
-    return answer.assignment if answer.assignment in ("fallback", "degraded") else "stop"
+    if answer.cause:
+        return f"fallback:{answer.cause}"
+    return "degraded" if answer.assignment == "degraded" else "stop"
 
 
 def _prediction(one: dict[str, Any]) -> Any:

@@ -15,16 +15,18 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
 
-from espalier_sdk.errors import EXIT_INTERRUPTED, ClusterError, EspalierError, Refused
+from espalier_sdk.errors import EXIT_INTERRUPTED, ClusterError, EspalierError
 from sqlalchemy.exc import SQLAlchemyError
 
-from espalier_serving.database import Database, open_database
+from espalier_serving.database import DATABASE_VARIABLE, Database, absolute_url, open_database
+from espalier_serving.drafts import start_drafts
 from espalier_serving.endpoints import list_endpoints, variants_of
-from espalier_serving.experiments import list_experiments, start_experiment
 from espalier_serving.keys import ROLES, create_key, has_valid_key, key_id_of, revoke_key, revoke_keys_of
 from espalier_serving.starting import (
+    ACTOR,
     LOOPBACK,
     Place,
+    check_free,
     check_port,
     only_server_of,
     start_applications,
@@ -32,10 +34,9 @@ from espalier_serving.starting import (
     stop,
     wait_until_ready,
 )
-from espalier_serving.tables import Variant
+from espalier_serving.tables import Endpoint, Variant
 
 ENDPOINT_FILE = "endpoint.json"
-_ACTOR = "serve"
 _TICK_SECONDS = 0.5
 
 
@@ -61,7 +62,8 @@ class Program:
     def __init__(self, arguments: argparse.Namespace) -> None:
         self._arguments = arguments
         self._home = Path(arguments.home).absolute()
-        self._url = arguments.database or f"sqlite:///{self._home / 'espalier.db'}"
+        given = arguments.database or os.environ.get(DATABASE_VARIABLE) or str(self._home / "espalier.db")
+        self._url = absolute_url(given)
         self._store = arguments.store if "://" in arguments.store else str(Path(arguments.store).absolute())
         self._place = Place(arguments.host, arguments.port)
         self._signal = threading.Event()
@@ -77,13 +79,16 @@ class Program:
 
     def _run(self) -> int:
         begun = time.perf_counter()
-        check_port(self._place.host, self._place.port)
+        check_port(self._place.port)
+        if not self._arguments.create_key and not os.environ.get("RAY_ADDRESS"):
+            check_free(self._place.host, self._place.port)  # early: opening a Ray takes seconds
         database = open_database(self._url)
         try:
             if self._arguments.create_key:
                 return self._print_key(database)
-            self._check_host(database)
             with only_server_of(database):
+                _revoke_left_keys(database)
+                self._check_host(database)
                 return self._run_on(database, begun)
         finally:
             database.close()
@@ -139,6 +144,8 @@ class Program:
             return
         for one in endpoints:
             print(f"{one['name']}  champion {one['champion'] or '-'}  {', '.join(one['variants'])}", file=self._out)
+            if one["error"] is not None:
+                print(f"  {one['champion']} does not answer: {one['error']}", file=self._out)
         print(f"ready in {seconds:.1f} s on {self._place.url}", flush=True, file=self._out)
         if key is not None:
             print(f"key  {key}  (shown once; {self._home / ENDPOINT_FILE} has it while this runs)", file=self._out)
@@ -151,38 +158,29 @@ class Program:
     def _make_key(self, database: Database) -> str:
         path = self._home / ENDPOINT_FILE
         with database.writing() as session:
-            if database.single_writer:  # else another program may serve the same database, with a key of its own
-                revoke_keys_of(session, _ACTOR)  # of runs that were killed
-            made = create_key(session, roles=ROLES, actor=_ACTOR)
+            made = create_key(session, roles=ROLES, actor=ACTOR)
         self._key_id = made["id"]
         _write_private(path, {"url": self._place.url, "key": made["key"]})
         return str(made["key"])
 
     def _serve(self, database: Database) -> None:
         while not self._signal.wait(_TICK_SECONDS):
-            if self._arguments.start_experiments:
+            if self._arguments.start_experiment:
                 # A database that is away for a moment ends nothing: the gateway goes on answering.
-                with contextlib.suppress(SQLAlchemyError, Refused):
-                    self._start_drafts(database)
+                with contextlib.suppress(SQLAlchemyError):
+                    self._start_drafts(database, self._arguments.start_experiment)
 
-    def _start_drafts(self, database: Database) -> None:
-        with database.writing() as session:
-            for row in list_experiments(session):
-                if row.state != "draft":
-                    continue
-                variants = [session.get_one(Variant, one) for one in (row.control, row.treatment)]
-                if any(one.state != "ready" for one in variants):
-                    continue
-                start_experiment(session, row.id, if_match="*", actor=_ACTOR)
-                self._tell(
-                    {"event": "experiment", "id": row.id, "endpoint": row.endpoint, "state": row.state},
-                    f"experiment {row.id} of {row.endpoint} started: {variants[0].name} against {variants[1].name}",
-                )
+    def _start_drafts(self, database: Database, endpoint: str) -> None:
+        for one in start_drafts(database, endpoint, actor=ACTOR):
+            self._tell(
+                {"event": "experiment", "id": one.id, "endpoint": one.endpoint, "state": "running"},
+                f"experiment {one.id} of {one.endpoint} started: {one.control} against {one.treatment}",
+            )
 
     def _end(self, database: Database) -> None:
         if self._key_id is not None:
             with contextlib.suppress(SQLAlchemyError), database.writing() as session:
-                revoke_key(session, self._key_id, actor=_ACTOR)
+                revoke_key(session, self._key_id, actor=ACTOR)
             path = self._home / ENDPOINT_FILE
             if _key_id_in(path) == self._key_id:
                 path.unlink(missing_ok=True)
@@ -197,14 +195,7 @@ class Program:
     def _endpoints(self, database: Database) -> list[dict[str, Any]]:
         with database.reading() as session:
             return [
-                {
-                    "name": row.name,
-                    "task": row.task,
-                    "champion": next(
-                        (one.name for one in variants_of(session, row.name) if one.id == row.champion), None
-                    ),
-                    "variants": [one.name for one in variants_of(session, row.name) if one.state != "retired"],
-                }
+                _described(row, [one for one in variants_of(session, row.name) if one.state != "retired"])
                 for row in list_endpoints(session)
             ]
 
@@ -223,6 +214,25 @@ class Program:
         self._signal.set()
 
 
+def _revoke_left_keys(database: Database) -> None:
+    """Revokes the keys of runs that were killed, whatever address this one serves on."""
+    if not database.single_writer:
+        return  # another program may serve the same database, with a key of its own
+    with database.writing() as session:
+        revoke_keys_of(session, ACTOR)
+
+
+def _described(row: Endpoint, variants: Sequence[Variant]) -> dict[str, Any]:
+    champion = next((one for one in variants if one.id == row.champion), None)
+    return {
+        "name": row.name,
+        "task": row.task,
+        "champion": champion.name if champion else None,
+        "variants": [one.name for one in variants],
+        "error": champion.error if champion and champion.state == "failed" else None,
+    }
+
+
 def _curl(url: str, key: str, endpoint: str) -> str:
     body = json.dumps({"model": endpoint, "input": "How do I reset my password?", "user": "u1"})
     return f"curl {url}/v1/classify -H 'authorization: Bearer {key}' -H 'content-type: application/json' -d '{body}'"
@@ -236,7 +246,7 @@ def _key_id_in(path: Path) -> str | None:
 
 
 def _write_private(path: Path, value: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     path.unlink(missing_ok=True)  # so that the mode is that of a new file
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
         json.dump(value, file)
@@ -246,7 +256,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m espalier_serving", description="Serves the endpoints of a database until it is stopped."
     )
-    parser.add_argument("--database", help="a path or URL; default: espalier.db in the home")
+    parser.add_argument("--database", help=f"a path or URL; default: {DATABASE_VARIABLE}, else espalier.db in the home")
     parser.add_argument("--store", default=".espalier/store", help="folder or URI of the store with the models")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=8000, help="port to listen on")
@@ -254,7 +264,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--gateways", type=int, default=1, help="gateway replicas; more than one needs Postgres")
     parser.add_argument("--start-seconds", type=float, default=600.0, help="longest time until champions answer")
     parser.add_argument(
-        "--start-experiments", action="store_true", help="start drafts as soon as their variants are ready"
+        "--start-experiment",
+        metavar="ENDPOINT",
+        help="start the experiment that a pipeline drafted for this endpoint, as soon as its variants are ready",
     )
     parser.add_argument(
         "--create-key", nargs="?", const=",".join(ROLES), metavar="ROLES", help="make a key, print it, and end"

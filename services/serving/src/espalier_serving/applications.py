@@ -10,6 +10,7 @@ from espalier_serving.tables import Variant
 from espalier_serving.variant_config import VariantConfig
 
 STATIC = "espalier"
+CONTROL = "Control"
 PREFIX = "variant-"
 DRAIN_SECONDS = 330.0  # longer than the longest request (300 s), shorter than a pod's termination (360 s)
 _DRAIN_STEP_SECONDS = 0.5
@@ -116,7 +117,7 @@ def static_target(*, database: str, store: str, gateways: int = 1) -> Any:
 
     control = serve.deployment(
         Control,
-        name="Control",
+        name=CONTROL,
         num_replicas=1,
         ray_actor_options={"num_cpus": 0},
         graceful_shutdown_timeout_s=5.0,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Protocol, TypedDict
 
 
@@ -26,6 +26,10 @@ class Caller(Protocol):
 
     async def probe(self, variant: str) -> bool:
         """Returns whether the variant answers."""
+        ...
+
+    def keep(self, variants: Collection[str]) -> None:
+        """Lets go of what is held for all other variants."""
         ...
 
 

@@ -36,6 +36,10 @@ class Control:
         self._applications = ServeApplications(store)
         self._loop = asyncio.get_running_loop().create_task(self._run())
 
+    async def identity(self) -> str:
+        """Returns what tells the database that is served here from others."""
+        return self._database.identity
+
     async def check_health(self) -> None:
         """Raises when the loop has ended, so that Serve starts another replica."""
         if self._loop.done():
@@ -57,7 +61,7 @@ def reconcile(database: Database, applications: Applications) -> None:
     statuses = applications.statuses()
     with database.reading() as session:
         rows = {row.id: row for row in session.scalars(select(Variant))}
-        missing = [row for row in rows.values() if row.state not in ("failed", "retired") and row.id not in statuses]
+        missing = [row for row in rows.values() if _to_start(row, statuses.get(row.id))]
         delete = [variant for variant, status in statuses.items() if _deletable(session, rows.get(variant), status)]
         marks = _marks(rows, statuses)
     if missing:
@@ -67,6 +71,13 @@ def reconcile(database: Database, applications: Applications) -> None:
         _mark(database, marks)
     for variant in delete:
         applications.delete(variant)
+
+
+def _to_start(row: Variant, status: Status | None) -> bool:
+    if row.state in ("failed", "retired"):
+        return False
+    # An application that failed before its variant was proposed again says nothing about this try.
+    return status is None or (row.state == "proposed" and status.state == "failed")
 
 
 def _marks(rows: Mapping[str, Variant], statuses: Mapping[str, Status]) -> dict[str, tuple[str, str | None]]:

@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,14 @@ from sqlalchemy.orm import Session
 
 from espalier_serving.tables import Secret
 
+DATABASE_VARIABLE = "ESPALIER_DATABASE_URL"  # so that a password need not stand in a command line, which all may read
 HEAD = "0001"  # the newest migration, so that an up-to-date database opens without importing Alembic
 UNIT_KEY = "unit_key"
 _BUSY_MILLISECONDS = 5_000
-_WRITE = {"espalier_write": True}
+WRITE = {"espalier_write": True}  # the execution option of a transaction that writes
+_PRIVATE = 0o700  # the file holds the key that units are hashed with
+# Postgres: a commit that has returned is on disk, and nothing waits for a server that hangs.
+_POSTGRES = {"options": "-c synchronous_commit=on -c statement_timeout=5000", "connect_timeout": 5}
 _LOCK_NUMBER = 0x65737061  # Postgres advisory lock under which one process at a time migrates
 
 
@@ -44,10 +49,15 @@ class Database:
     def writing(self) -> Iterator[Session]:
         """Yields a session for writing, committed at the end; it takes SQLite's write lock at its start."""
         with (
-            Session(self.engine.execution_options(**_WRITE), expire_on_commit=False) as session,
+            Session(self.engine.execution_options(**WRITE), expire_on_commit=False) as session,
             session.begin(),
         ):
             yield session
+
+    @property
+    def identity(self) -> str:
+        """Returns what tells this database from others, by whatever address it was opened."""
+        return blake2b(b"identity", key=self.unit_key, digest_size=8).hexdigest()
 
     @property
     def single_writer(self) -> bool:
@@ -78,6 +88,14 @@ def open_database(url: str) -> Database:
         ) from error
 
 
+def absolute_url(url: str) -> str:
+    """Returns a database's address as it means the same file in every process, whatever folder that works in."""
+    parsed = _parse(url)
+    if parsed.get_backend_name() == "sqlite" and parsed.database and parsed.database != ":memory:":
+        parsed = parsed.set(database=str(Path(parsed.database).absolute()))
+    return parsed.render_as_string(hide_password=False)
+
+
 def _parse(url: str) -> URL:
     if "://" not in url:
         return URL.create("sqlite", database=str(Path(url).absolute()))
@@ -98,9 +116,10 @@ def _parse(url: str) -> URL:
 def _engine(url: URL) -> Engine:
     try:
         if url.get_backend_name() != "sqlite":
-            return create_engine(url, pool_pre_ping=True, pool_size=5, max_overflow=10)
+            arguments = _POSTGRES if url.get_backend_name() == "postgresql" else {}
+            return create_engine(url, pool_pre_ping=True, pool_size=5, max_overflow=10, connect_args=arguments)
         if url.database:
-            Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+            Path(url.database).parent.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
         engine = create_engine(url, connect_args={"timeout": _BUSY_MILLISECONDS / 1000, "check_same_thread": False})
     except NoSuchModuleError as error:
         raise DataError(
@@ -132,8 +151,9 @@ def _migrate(engine: Engine) -> None:
     with engine.connect() as connection:
         if _version(connection) == HEAD:
             return
-    with engine.execution_options(**_WRITE).begin() as connection:
+    with engine.execution_options(**WRITE).begin() as connection:
         if engine.dialect.name == "postgresql":
+            connection.execute(text("SET LOCAL statement_timeout = 0"))  # another process may migrate for longer
             connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": _LOCK_NUMBER})
         if _version(connection) != HEAD:
             upgrade(connection)
@@ -177,7 +197,7 @@ def _unit_key(engine: Engine) -> bytes:
 def _make_unit_key(engine: Engine) -> str:
     # The first one to write wins: a second key would hash a unit into another unit.
     statement = text("INSERT INTO secrets (name, value) VALUES (:name, :value) ON CONFLICT (name) DO NOTHING")
-    with engine.execution_options(**_WRITE).begin() as connection:
+    with engine.execution_options(**WRITE).begin() as connection:
         connection.execute(statement, {"name": UNIT_KEY, "value": secrets.token_hex(32)})
         return str(connection.execute(select(Secret.value).where(Secret.name == UNIT_KEY)).scalar_one())
 

@@ -18,11 +18,11 @@ from espalier_serving import audit
 from espalier_serving.ids import now, short_id
 from espalier_serving.limits import Limits, limits_of
 from espalier_serving.refusals import conflict, not_found, stale
-from espalier_serving.tables import LIVE_STATES, Endpoint, Experiment, Revision, Variant
+from espalier_serving.tables import LIVE_STATES, Audit, Endpoint, Experiment, Revision, Variant
 from espalier_serving.variant_config import VariantConfig, engine_of
 
 ACTIVATION = timedelta(seconds=3)  # replicas poll each second, so all of them know a revision before it is in force
-_NAME = re.compile(r"^[a-z0-9][a-z0-9-]{0,62}$")
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
 
 def get_endpoint(session: Session, name: str) -> Endpoint:
@@ -61,11 +61,15 @@ def live_experiment(session: Session, endpoint: str) -> Experiment | None:
 
 def check_revision(endpoint: Endpoint, if_match: str | None, *, required: bool = True) -> None:
     """Raises Refused (stale_revision) unless a write was decided on the current revision; `*` means any."""
-    given = if_match.strip().removeprefix("W/").strip('"') if if_match is not None else None
+    given = _given(if_match) if if_match is not None else None
     if given is None and not required:
         return
     if given != "*" and given != str(endpoint.revision):
         raise stale(given=given, current=endpoint.revision)
+
+
+def _given(if_match: str) -> str:
+    return if_match.strip().removeprefix("W/").strip('"')
 
 
 def put_endpoint(
@@ -75,6 +79,8 @@ def put_endpoint(
     checked = limits_of(limits)
     row = session.get(Endpoint, name, with_for_update=True)
     if row is None:
+        if if_match is not None and _given(if_match) != "*":
+            raise stale(given=_given(if_match), current=None)
         return create_endpoint(session, name, task=task, limits=checked, actor=actor)
     check_revision(row, if_match)
     if row.task != task:
@@ -121,7 +127,10 @@ def add_variant(
         return alive, False
     refuse_while_experimenting(session, endpoint)
     if same:
-        return _propose_again(session, endpoint, same[0], actor=actor), True
+        row = _propose_again(session, endpoint, same[0], actor=actor)
+        if not _was_ready(session, row):  # nobody has had an answer of it: how it was run may have been the mistake
+            row.engine, row.config = chosen.model_dump(), options.model_dump()
+        return row, True
     if any(row.name == name for row in variants_of(session, endpoint.name)):
         raise conflict(f"{endpoint.name}/{name} is another model", remedy="give the variant another name", given=name)
     row = Variant(
@@ -145,12 +154,16 @@ def add_variant(
 
 
 def _propose_again(session: Session, endpoint: Endpoint, row: Variant, *, actor: str) -> Variant:
-    old = {"state": row.state, "error": row.error}
-    row.state, row.error = "proposed", None
-    subject = f"{endpoint.name}/{row.name}"
-    audit.record(session, actor=actor, action="variant.propose", subject=subject, old=old, new={"state": row.state})
+    _move(session, row, "proposed", action="variant.propose", actor=actor)
     revise(session, endpoint, author=actor, reason=f"variant {row.name} proposed again")
     return row
+
+
+def _move(session: Session, row: Variant, state: str, *, action: str, actor: str) -> None:
+    old = {"state": row.state, "error": row.error}
+    row.state, row.error = state, None
+    subject = f"{row.endpoint}/{row.name}"
+    audit.record(session, actor=actor, action=action, subject=subject, old=old, new={"state": state})
 
 
 def refuse_while_experimenting(session: Session, endpoint: Endpoint) -> None:
@@ -162,9 +175,25 @@ def refuse_while_experimenting(session: Session, endpoint: Endpoint) -> None:
         )
 
 
+def _was_ready(session: Session, row: Variant) -> bool:
+    subject = f"{row.endpoint}/{row.name}"
+    query = select(Audit.id).where(Audit.subject == subject, Audit.action == "variant.ready").limit(1)
+    return session.scalar(query) is not None
+
+
+def begin_loading(session: Session, *, actor: str) -> None:
+    """Marks what a start of the program loads: the proposed variants, and once more the failed ones.
+
+    What made one fail may be repaired since.
+    """
+    for row in session.scalars(select(Variant).where(Variant.state.in_(("proposed", "failed")))):
+        _move(session, row, "loading", action="variant.loading", actor=actor)
+
+
 def make_first_champion(session: Session, endpoint: Endpoint, variant: Variant, *, actor: str) -> bool:
-    """Makes a variant the champion of an endpoint that has none; returns whether it did."""
-    if endpoint.champion is not None:
+    """Makes a variant the champion of an endpoint that has none, or one that failed; returns whether it did."""
+    before = session.get(Variant, endpoint.champion) if endpoint.champion else None
+    if before is not None and (before.state != "failed" or live_experiment(session, endpoint.name)):
         return False
     endpoint.champion = variant.id
     audit.record(
@@ -172,10 +201,10 @@ def make_first_champion(session: Session, endpoint: Endpoint, variant: Variant, 
         actor=actor,
         action="endpoint.champion",
         subject=endpoint.name,
-        old={"champion": None},
+        old={"champion": before.id if before else None},
         new={"champion": variant.id},
     )
-    revise(session, endpoint, author=actor, reason=f"first champion: {variant.name}")
+    revise(session, endpoint, author=actor, reason=f"champion: {variant.name}")
     return True
 
 
@@ -278,7 +307,7 @@ def list_endpoints(session: Session) -> list[Endpoint]:
 
 def check_name(what: str, name: str) -> None:
     """Raises SpecError unless a name can stand in a URL, a header and a metric."""
-    if not _NAME.match(name):
+    if not _NAME.fullmatch(name):
         raise SpecError(
             f"{name!r} cannot name a {what}",
             field="name",

@@ -15,8 +15,9 @@ from espalier_serving import audit
 from espalier_serving.endpoints import check_revision, live_experiment, lock_endpoint, revise
 from espalier_serving.ids import uuid7
 from espalier_serving.refusals import conflict, not_found
-from espalier_serving.tables import LIVE_STATES, UNITS, Endpoint, Experiment, Variant
+from espalier_serving.tables import LIVE_STATES, UNITS, Audit, Endpoint, Experiment, Variant
 
+CREATED = "experiment.create"
 WINDOW_SECONDS = 72 * 3600  # how long outcomes of a unit are waited for; GrowthBook's attribution window
 
 
@@ -32,6 +33,13 @@ def list_experiments(session: Session, endpoint: str | None = None) -> list[Expe
     """Returns experiments in the order of their making."""
     query = select(Experiment).order_by(Experiment.id)
     return list(session.scalars(query if endpoint is None else query.where(Experiment.endpoint == endpoint)))
+
+
+def drafts_of(session: Session, endpoint: str, *, actor: str) -> list[Experiment]:
+    """Returns the drafts of an endpoint that an actor has made, the oldest first."""
+    made = select(Audit.subject).where(Audit.actor == actor, Audit.action == CREATED)
+    query = select(Experiment).where(Experiment.endpoint == endpoint, Experiment.state == "draft")
+    return list(session.scalars(query.where(Experiment.id.in_(made)).order_by(Experiment.id)))
 
 
 def create_experiment(
@@ -66,9 +74,7 @@ def create_experiment(
     )
     session.add(row)
     session.flush()
-    audit.record(
-        session, actor=actor, action="experiment.create", subject=row.id, new=describe_experiment(session, row)
-    )
+    audit.record(session, actor=actor, action=CREATED, subject=row.id, new=describe_experiment(session, row))
     return row
 
 

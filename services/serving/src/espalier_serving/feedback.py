@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
-from sqlalchemy import select
+from sqlalchemy import func, insert, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from espalier_serving.assignment import UnitKind, unit_hash
-from espalier_serving.database import Database
+from espalier_serving.database import WRITE, Database
 from espalier_serving.ids import now, uuid7
 from espalier_serving.tables import Experiment, Exposure, Outcome, Unit
 
 Status = Literal["recorded", "duplicate", "late", "conflict", "unknown"]
-_CHUNK = 500  # names in one query; SQLite allows 32,766 variables, Postgres plans shorter lists better
+_TRANSACTION = 100  # outcomes; a transaction of them holds SQLite's write lock for about two milliseconds
+
+_Row = dict[str, Any]
+_Content = tuple[Any, ...]  # what must be the same for a key that comes again
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,71 +43,99 @@ class _Subject:
     request_id: str | None
 
 
-def record_feedback(database: Database, items: Sequence[Item], *, key_id: str) -> list[Status]:
-    """Stores outcomes in one transaction and returns a status for each, in order.
+@dataclass(frozen=True, slots=True)
+class _Client:
+    key_id: str
+    endpoint: str | None  # the only one whose outcomes it means to report
+
+
+def record_feedback(
+    database: Database, items: Sequence[Item], *, key_id: str, endpoint: str | None = None
+) -> list[Status]:
+    """Stores outcomes and returns a status for each, in order; sent again with their keys, none is stored twice.
 
     recorded, or late (stored, but after the unit's window closed); duplicate: the same key with the same content;
-    conflict: the same key with another; unknown: no such request, or no such unit in that experiment.
+    conflict: the same key with another; unknown: no such request, or no such unit in that experiment,
+    or it is of another endpoint than the given one.
     """
+    client = _Client(key_id, endpoint)
+    return [status for part in _parts(items, _TRANSACTION) for status in _record(database, part, client)]
+
+
+def _record(database: Database, items: Sequence[Item], client: _Client) -> list[Status]:
     try:
-        with database.writing() as session:
-            return _Feedback(session, database.unit_key, key_id).record(items)
-    except IntegrityError:  # another gateway stored one of the keys meanwhile: now it is seen
-        with database.writing() as session:
-            return _Feedback(session, database.unit_key, key_id).record(items)
+        return _write(database, items, client)
+    except IntegrityError:  # another request stored one of the keys meanwhile: now it is seen
+        return _write(database, items, client)
+
+
+def _write(database: Database, items: Sequence[Item], client: _Client) -> list[Status]:
+    # All that takes time is done before the write lock is taken: exposures wait for it, and challengers for them.
+    with database.reading() as session:
+        statuses, rows = _Feedback(session, database.unit_key, client).judge(items)
+    if rows:
+        with database.engine.execution_options(**WRITE).begin() as connection:
+            connection.execute(insert(Outcome), rows)
+    return statuses
 
 
 class _Feedback:
-    def __init__(self, session: Session, unit_key: bytes, key_id: str) -> None:
+    def __init__(self, session: Session, unit_key: bytes, client: _Client) -> None:
         self._session = session
         self._unit_key = unit_key
-        self._key_id = key_id
+        self._key_id = client.key_id
+        self._endpoint = client.endpoint
         self._received_at = now()
 
-    def record(self, items: Sequence[Item]) -> list[Status]:
+    def judge(self, items: Sequence[Item]) -> tuple[list[Status], list[_Row]]:
         subjects = self._subjects(items)
-        units = self._units(subjects)
+        windows = self._windows(subjects)
         seen = self._seen(items)
         latest = self._latest(subjects)
-        return [self._one(item, subject, units, seen, latest) for item, subject in zip(items, subjects, strict=True)]
+        statuses: list[Status] = []
+        rows: list[_Row] = []
+        for item, subject in zip(items, subjects, strict=True):
+            status = self._status(item, subject, windows, seen)
+            statuses.append(status)
+            if subject is not None and status in ("recorded", "late"):
+                rows.append(self._row(item, subject, latest, late=status == "late"))
+                if item.key is not None:
+                    seen[item.key] = _content(item, subject)
+        return statuses, rows
 
-    def _one(
+    def _status(
         self,
         item: Item,
         subject: _Subject | None,
-        units: dict[tuple[str, str], Unit],
-        seen: dict[str, Outcome],
-        latest: dict[tuple[str, str], str],
+        windows: Mapping[tuple[str, str], datetime],
+        seen: Mapping[str, _Content],
     ) -> Status:
         if subject is None:
             return "unknown"
-        if item.key is not None and (before := seen.get(item.key)):
-            return "duplicate" if _same(before, item, subject) else "conflict"
-        unit = units.get((subject.experiment or "", subject.unit_hash or ""))
-        row = self._outcome(item, subject, late=unit is not None and self._received_at >= unit.closes_at)
-        if subject.request_id is not None:
-            row.supersedes = latest.get((subject.request_id, item.metric))
-            latest[subject.request_id, item.metric] = row.id
-        self._session.add(row)
-        if item.key is not None:
-            seen[item.key] = row
-        return "late" if row.late else "recorded"
+        if item.key is not None and item.key in seen:
+            return "duplicate" if seen[item.key] == _content(item, subject) else "conflict"
+        closes_at = windows.get((subject.experiment or "", subject.unit_hash or ""))
+        return "late" if closes_at is not None and self._received_at >= closes_at else "recorded"
 
-    def _outcome(self, item: Item, subject: _Subject, *, late: bool) -> Outcome:
-        return Outcome(
-            id=uuid7(),
-            experiment=subject.experiment,
-            unit_hash=subject.unit_hash,
-            request_id=subject.request_id,
-            metric=item.metric,
-            value=item.value,
-            observed_at=item.observed_at or self._received_at,
-            received_at=self._received_at,
-            late=late,
-            key_id=self._key_id,
-            idem_key=item.key,
-            supersedes=None,
-        )
+    def _row(self, item: Item, subject: _Subject, latest: dict[tuple[str, str], str], *, late: bool) -> _Row:
+        row: _Row = {
+            "id": uuid7(),
+            "experiment": subject.experiment,
+            "unit_hash": subject.unit_hash,
+            "request_id": subject.request_id,
+            "metric": item.metric,
+            "value": item.value,
+            "observed_at": item.observed_at or self._received_at,
+            "received_at": self._received_at,
+            "late": late,
+            "key_id": self._key_id,
+            "idem_key": item.key,
+            "supersedes": None,
+        }
+        if subject.request_id is not None and not late:  # a late value never takes the place of one that came in time
+            row["supersedes"] = latest.get((subject.request_id, item.metric))
+            latest[subject.request_id, item.metric] = row["id"]
+        return row
 
     def _subjects(self, items: Sequence[Item]) -> list[_Subject | None]:
         exposures = self._exposures([item.request_id for item in items if item.request_id is not None])
@@ -126,54 +157,57 @@ class _Feedback:
         return found
 
     def _exposures(self, request_ids: Sequence[str]) -> dict[str, _Subject]:
-        found = {}
-        for part in _chunks(request_ids):
-            query = select(Exposure.request_id, Exposure.experiment, Exposure.unit_hash)
-            for request_id, experiment, unit in self._session.execute(query.where(Exposure.request_id.in_(part))):
-                found[request_id] = _Subject(experiment, unit, request_id)
-        return found
+        query = select(Exposure.request_id, Exposure.experiment, Exposure.unit_hash)
+        query = query.where(Exposure.request_id.in_(request_ids))
+        if self._endpoint is not None:
+            query = query.where(Exposure.endpoint == self._endpoint)
+        found = self._session.execute(query)
+        return {request_id: _Subject(experiment, unit, request_id) for request_id, experiment, unit in found}
 
     def _unit_kinds(self, experiments: set[str]) -> dict[str | None, UnitKind]:
         query = select(Experiment.id, Experiment.unit).where(Experiment.id.in_(experiments))
+        if self._endpoint is not None:
+            query = query.where(Experiment.endpoint == self._endpoint)
         return {row[0]: cast("UnitKind", row[1]) for row in self._session.execute(query)}
 
     def _known_units(self, wanted: set[tuple[str | None, str]]) -> set[tuple[str | None, str]]:
-        return set(self._units([_Subject(experiment, unit, None) for experiment, unit in wanted]))
+        return set(self._windows([_Subject(experiment, unit, None) for experiment, unit in wanted]))
 
-    def _units(self, subjects: Sequence[_Subject | None]) -> dict[tuple[str, str], Unit]:
-        found = {}
+    def _windows(self, subjects: Sequence[_Subject | None]) -> dict[tuple[str, str], datetime]:
         wanted = {(one.experiment, one.unit_hash) for one in subjects if one and one.experiment and one.unit_hash}
-        for part in _chunks(sorted({unit for _, unit in wanted})):
-            for row in self._session.scalars(select(Unit).where(Unit.unit_hash.in_(part))):
-                if (row.experiment, row.unit_hash) in wanted:
-                    found[row.experiment, row.unit_hash] = row
-        return found
+        if not wanted:
+            return {}
+        # Both columns of the primary key are named: by unit alone SQLite reads the whole table.
+        query = select(Unit.experiment, Unit.unit_hash, Unit.closes_at).where(
+            Unit.experiment.in_({experiment for experiment, _ in wanted}),
+            Unit.unit_hash.in_({unit for _, unit in wanted}),
+        )
+        return {(row[0], row[1]): row[2] for row in self._session.execute(query) if (row[0], row[1]) in wanted}
 
-    def _seen(self, items: Sequence[Item]) -> dict[str, Outcome]:
-        found = {}
-        for part in _chunks([item.key for item in items if item.key is not None]):
-            query = select(Outcome).where(Outcome.key_id == self._key_id, Outcome.idem_key.in_(part))
-            found.update({str(row.idem_key): row for row in self._session.scalars(query)})
-        return found
+    def _seen(self, items: Sequence[Item]) -> dict[str, _Content]:
+        keys = [item.key for item in items if item.key is not None]
+        query = select(
+            Outcome.idem_key,
+            Outcome.metric,
+            Outcome.value,
+            Outcome.experiment,
+            Outcome.unit_hash,
+            Outcome.request_id,
+        ).where(Outcome.key_id == self._key_id, Outcome.idem_key.in_(keys))
+        return {str(key): tuple(content) for key, *content in self._session.execute(query)}
 
     def _latest(self, subjects: Sequence[_Subject | None]) -> dict[tuple[str, str], str]:
-        found = {}
-        for part in _chunks([one.request_id for one in subjects if one and one.request_id]):
-            query = select(Outcome.request_id, Outcome.metric, Outcome.id).where(Outcome.request_id.in_(part))
-            for request_id, metric, outcome in self._session.execute(query.order_by(Outcome.id)):
-                found[str(request_id), metric] = outcome
-        return found
+        requests = {one.request_id for one in subjects if one and one.request_id}
+        query = select(Outcome.request_id, Outcome.metric, func.max(Outcome.id)).where(
+            Outcome.request_id.in_(requests), ~Outcome.late
+        )
+        found = self._session.execute(query.group_by(Outcome.request_id, Outcome.metric))
+        return {(str(request_id), metric): outcome for request_id, metric, outcome in found}
 
 
-def _same(before: Outcome, item: Item, subject: _Subject) -> bool:
-    return (before.metric, before.value, before.experiment, before.unit_hash, before.request_id) == (
-        item.metric,
-        item.value,
-        subject.experiment,
-        subject.unit_hash,
-        subject.request_id,
-    )
+def _content(item: Item, subject: _Subject) -> _Content:
+    return (item.metric, item.value, subject.experiment, subject.unit_hash, subject.request_id)
 
 
-def _chunks(names: Sequence[str]) -> list[Sequence[str]]:
-    return [names[start : start + _CHUNK] for start in range(0, len(names), _CHUNK)]
+def _parts(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
+    return [items[start : start + size] for start in range(0, len(items), size)]

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 class Gateway:
     """One replica of the gateway.
 
-    Its start waits until every live champion answers a probe: KubeRay then switches an upgrade only to a cluster
+    Its start waits until every champion that opens answers a probe: KubeRay then switches an upgrade only to a cluster
     that can answer. The handle of Control is taken so that both are one application; it is never called.
     """
 
@@ -36,14 +36,18 @@ class Gateway:
         await self._core.start()
         await self._wait_for_champions()
 
+    async def check_health(self) -> None:
+        """Raises when a task behind the routes has ended, so that Serve starts another replica."""
+        self._core.check_health()
+
     def __serve_build_asgi_app__(self) -> Any:
         """Returns the routes."""
         return build_app(self._core)
 
     async def _wait_for_champions(self) -> None:
         deadline = time.monotonic() + START_SECONDS
-        while not await self._core.probe_champions():
+        while not self._core.ready():
             if time.monotonic() > deadline:
-                waiting = ", ".join(sorted(self._core.snapshot.champions() - self._core.probed))
+                waiting = ", ".join(sorted(self._core.unprobed()))
                 raise ClusterError(f"champions do not answer: {waiting}", code="champions")
             await asyncio.sleep(_STEP_SECONDS)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import logging
+from collections.abc import Collection, Sequence
 from typing import Any, NoReturn
 
 from ray import serve
@@ -14,12 +15,14 @@ from ray.serve.exceptions import (
     RayServeException,
     ReplicaUnavailableError,
 )
-from ray.serve.handle import DeploymentHandle
+from ray.serve.handle import DeploymentHandle, DeploymentResponse
 
 from espalier_serving.applications import application_name
 from espalier_serving.calling import Reply, VariantBusy, VariantDied, VariantError, VariantFailed, VariantUnavailable
 
 PROBE_SECONDS = 5.0
+
+logger = logging.getLogger(__name__)
 
 
 class ServeCaller:
@@ -30,12 +33,20 @@ class ServeCaller:
 
     async def call(self, variant: str, items: Sequence[Any]) -> Reply:
         """Returns the variant's reply; raises a VariantError."""
-        handle = self._handles.get(variant) or await self._resolve(variant)
         try:
-            reply: Reply = await handle.answer.remote(items)
+            handle = self._handles.get(variant) or await self._resolve(variant)
+            return await _answered(handle.answer.remote(items))
+        except VariantError:
+            raise
         except (RayError, RayServeException) as error:
             self._translate(variant, error)
-        return reply
+        except Exception as error:  # whatever it is, the champion must be asked and the request recorded
+            logger.exception("variant %s could not be called", variant)
+            raise VariantFailed(f"the call raised {type(error).__name__}") from error
+
+    def keep(self, variants: Collection[str]) -> None:
+        """Lets go of the handles of all other variants."""
+        self._handles = {variant: handle for variant, handle in self._handles.items() if variant in variants}
 
     async def probe(self, variant: str) -> bool:
         """Returns whether the variant answers within five seconds."""
@@ -67,3 +78,11 @@ class ServeCaller:
         if isinstance(error, RayTaskError):
             raise VariantFailed(f"the variant raised {type(error.cause).__name__}") from error
         raise VariantFailed(f"the variant raised {type(error).__name__}") from error
+
+
+async def _answered(response: DeploymentResponse[Reply]) -> Reply:
+    try:
+        return await response
+    except asyncio.CancelledError:
+        response.cancel()  # else the replica goes on with it, and holds its place, for nobody
+        raise

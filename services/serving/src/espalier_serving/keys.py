@@ -22,7 +22,7 @@ from espalier_serving.tables import Audit, Key
 Role = Literal["infer", "feedback", "operate", "admin"]
 CREATED = "key.create"
 ROLES: tuple[Role, ...] = get_args(Role)
-_KEY = re.compile(r"^esk_(?P<id>[0-9a-f]{12})_(?P<secret>[0-9a-f]{48})$")
+_KEY = re.compile(r"esk_(?P<id>[0-9a-f]{12})_(?P<secret>[0-9a-f]{48})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ def known_keys(session: Session, ids: Iterable[str]) -> dict[str, KnownKey]:
 
 def key_id_of(key: str) -> str | None:
     """Returns the id in a key, or None where the text is no key."""
-    match = _KEY.match(key)
+    match = _KEY.fullmatch(key)
     return match["id"] if match else None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from espalier_sdk.errors import SpecError
@@ -21,6 +22,11 @@ class Limits(BaseModel):
     max_concurrency: int = Field(
         default=64, ge=1, le=10_000, description="Requests that one gateway replica has open at one variant."
     )
+
+
+def stored_limits(row: Mapping[str, Any]) -> Limits:
+    """Reads limits of the database, where a newer version may have written more of them."""
+    return Limits.model_validate({name: value for name, value in row.items() if name in Limits.model_fields})
 
 
 def limits_of(given: dict[str, Any]) -> Limits:

@@ -17,12 +17,20 @@ class Meters(Protocol):
         """Counts an answer with its duration and the gateway's own part of it."""
         ...
 
+    def variant_error(self, *, endpoint: str, experiment: str, variant: str, code: str) -> None:
+        """Counts a variant that gave no answer, whoever answered in its place."""
+        ...
+
     def exposure(self, reason: str) -> None:
         """Counts an exposure."""
         ...
 
     def feedback(self, status: str) -> None:
         """Counts an outcome."""
+        ...
+
+    def dropped(self, number: int) -> None:
+        """Counts exposures and completions that are not in the database and never will be."""
         ...
 
 
@@ -34,10 +42,16 @@ class NoMeters:
     ) -> None:
         """Does nothing."""
 
+    def variant_error(self, *, endpoint: str, experiment: str, variant: str, code: str) -> None:
+        """Does nothing."""
+
     def exposure(self, reason: str) -> None:
         """Does nothing."""
 
     def feedback(self, status: str) -> None:
+        """Does nothing."""
+
+    def dropped(self, number: int) -> None:
         """Does nothing."""
 
 
@@ -58,7 +72,11 @@ class ServeMeters:
             boundaries=_OVERHEAD_SECONDS,
             tag_keys=("endpoint",),
         )
+        self._errors = Counter(
+            "espalier_variant_errors_total", "Variants that gave no answer, by error.", tag_keys=(*labels, "code")
+        )
         self._exposures = Counter("espalier_exposures_total", "Exposures by reason.", tag_keys=("reason",))
+        self._dropped = Counter("espalier_rows_dropped_total", "Exposures and completions that were lost.")
         self._feedback = Counter("espalier_feedback_total", "Outcomes by status.", tag_keys=("status",))
 
     def request(
@@ -70,6 +88,10 @@ class ServeMeters:
         self._seconds.observe(seconds, tags=labels)
         self._overhead.observe(overhead, tags={"endpoint": endpoint})
 
+    def variant_error(self, *, endpoint: str, experiment: str, variant: str, code: str) -> None:
+        """Counts a variant that gave no answer, whoever answered in its place."""
+        self._errors.inc(tags={"endpoint": endpoint, "experiment": experiment, "variant": variant, "code": code})
+
     def exposure(self, reason: str) -> None:
         """Counts an exposure."""
         self._exposures.inc(tags={"reason": reason})
@@ -77,3 +99,7 @@ class ServeMeters:
     def feedback(self, status: str) -> None:
         """Counts an outcome."""
         self._feedback.inc(tags={"status": status})
+
+    def dropped(self, number: int) -> None:
+        """Counts exposures and completions that are not in the database and never will be."""
+        self._dropped.inc(number)

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 
 from espalier_runtime.main import print_errors
 from espalier_sdk.errors import EspalierError
 from sqlalchemy import select
 
-from espalier_serving.database import open_database
+from espalier_serving.database import DATABASE_VARIABLE, open_database
 from espalier_serving.tables import Variant
 
 
 def main() -> int:
     """Prints `{"models": [...]}`, retired variants left out, and returns the exit code."""
     parser = argparse.ArgumentParser(description="Prints the models that variants name.")
-    parser.add_argument("--database", required=True, help="SQLAlchemy URL")
+    database = os.environ.get(DATABASE_VARIABLE)
+    parser.add_argument(
+        "--database", default=database, required=not database, help=f"a path or URL; default: {DATABASE_VARIABLE}"
+    )
     arguments = parser.parse_args()
     try:
         database = open_database(arguments.database)

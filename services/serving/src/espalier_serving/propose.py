@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 
 from espalier_runtime.main import print_errors
 from espalier_sdk.errors import EspalierError
 
+from espalier_serving.database import DATABASE_VARIABLE
 from espalier_serving.proposing import propose
 
 
 def main() -> int:
     """Reads the proposal as JSON, prints what was recorded as JSON, and returns the exit code."""
     parser = argparse.ArgumentParser(description="Records models as variants of an endpoint.")
-    parser.add_argument("--database", required=True, help="SQLAlchemy URL")
+    database = os.environ.get(DATABASE_VARIABLE)
+    parser.add_argument(
+        "--database", default=database, required=not database, help=f"a path or URL; default: {DATABASE_VARIABLE}"
+    )
     parser.add_argument("--proposal", required=True, help="JSON: endpoint, task, variants, bootstrap, experiment")
     arguments = parser.parse_args()
     try:

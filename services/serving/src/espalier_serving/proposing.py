@@ -1,6 +1,6 @@
 """Proposing models to an endpoint, with or without a server: what the serve stage and the command line do.
 
-The champion is whatever is live; `bootstrap` is for an endpoint that has none.
+The champion is whatever is live; `bootstrap` is for an endpoint that has none, or one whose model does not open.
 """
 
 from __future__ import annotations
@@ -20,10 +20,13 @@ from espalier_serving.endpoints import (
     make_first_champion,
     variants_of,
 )
-from espalier_serving.experiments import create_experiment, list_experiments
+from espalier_serving.experiments import create_experiment, drafts_of, list_experiments, stop_experiment
 from espalier_serving.limits import Limits
 from espalier_serving.refusals import conflict
 from espalier_serving.tables import Endpoint, Experiment, Variant
+
+PIPELINE = "pipeline"  # who proposes, in the audit log
+SUPERSEDED = "superseded"
 
 Proposal = tuple[str, str, dict[str, Any] | str, dict[str, Any]]  # name, model ref, engine choice, variant config
 
@@ -36,7 +39,7 @@ def propose(
     variants: Sequence[Proposal],
     bootstrap: str,
     experiment: Mapping[str, Any] | None = None,
-    actor: str = "pipeline",
+    actor: str = PIPELINE,
 ) -> dict[str, Any]:
     """Records models as variants of an endpoint, and a draft experiment between champion and challenger.
 
@@ -114,13 +117,17 @@ def _draft(
     wanted = (treatment.id, list(experiment["weights"]), float(experiment["coverage"]), experiment["unit"])
     # A decided one counts too: running the same pipeline again must not start what an operator has stopped.
     for row in reversed(list_experiments(session, endpoint.name)):
-        if row.control == endpoint.champion and (row.treatment, row.weights, row.coverage, row.unit) == wanted:
+        same = row.control == endpoint.champion and (row.treatment, row.weights, row.coverage, row.unit) == wanted
+        if same and row.verdict != SUPERSEDED:
             return row, False
     if running := live_experiment(session, endpoint.name):
         raise conflict(
             f"experiment {running.id} of endpoint {endpoint.name!r} is {running.state}",
             remedy="stop it first, or propose after it is decided",
         )
+    for older in drafts_of(session, endpoint.name, actor=actor):
+        # Of two drafts only one could run, and the older one is no longer what its pipeline proposes.
+        stop_experiment(session, older.id, if_match="*", actor=actor, verdict=SUPERSEDED)
     made = create_experiment(
         session,
         endpoint,

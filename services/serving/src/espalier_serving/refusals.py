@@ -19,13 +19,13 @@ def conflict(message: str, *, remedy: str | None = None, given: str | None = Non
     return Refused(message, code=CONFLICT, given=given, remedy=remedy)
 
 
-def stale(*, given: str | None, current: int) -> Refused:
+def stale(*, given: str | None, current: int | None) -> Refused:
     """Returns the refusal of a change that was decided on an older revision, or on none."""
     message = "the write carries no revision" if given is None else f"revision {given} is not the current one"
     return Refused(
         message,
         code=STALE_REVISION,
         given=given,
-        accepted=f"If-Match: {current} (the current revision), or *",
+        accepted="no If-Match: there is no such endpoint yet" if current is None else f"If-Match: {current}, or *",
         remedy="read the endpoint again and decide again",
     )

@@ -58,7 +58,13 @@ def _units(session: Session, experiment: str) -> dict[str, tuple[int, int]]:
 
 def _metrics(session: Session, experiment: str) -> dict[str, dict[str, dict[str, float]]]:
     newer = aliased(Outcome)
-    replaced = select(newer.id).where(newer.supersedes == Outcome.id).exists()
+    # By what is in time and newest, not by `supersedes`: two gateways may have superseded one outcome at one moment.
+    replaced = (
+        select(newer.id)
+        .where(newer.request_id == Outcome.request_id, newer.metric == Outcome.metric, ~newer.late)
+        .where(newer.id > Outcome.id)
+        .exists()
+    )
     query = (
         select(Unit.arm, Outcome.metric, func.avg(Outcome.value))
         .join(Unit, (Unit.experiment == Outcome.experiment) & (Unit.unit_hash == Outcome.unit_hash))

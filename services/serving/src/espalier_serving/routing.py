@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import defaultdict
 from collections.abc import Mapping
@@ -14,10 +15,12 @@ from sqlalchemy.orm import Session
 
 from espalier_serving.assignment import Split, UnitKind
 from espalier_serving.ids import now
-from espalier_serving.limits import Limits
+from espalier_serving.limits import Limits, stored_limits
 from espalier_serving.tables import Revision, Variant
 
 STALE_SECONDS = 10.0  # a snapshot older than this answers from the champion only
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +83,9 @@ class Snapshot:
         return time.monotonic() - self.read_at > STALE_SECONDS
 
     def champions(self) -> set[str]:
-        """Returns the variants without which an endpoint cannot answer."""
-        current = (self.current(endpoint) for endpoint in self.revisions)
-        return {routing.champion for routing in current if routing and routing.champion}
+        """Returns the variants without which an endpoint cannot answer, now or once a known revision is in force."""
+        known = (routing for routings in self.revisions.values() for routing in routings)
+        return {routing.champion for routing in known if routing.champion}
 
 
 def read_snapshot(session: Session) -> Snapshot:
@@ -103,7 +106,12 @@ def read_snapshot(session: Session) -> Snapshot:
     )
     found: defaultdict[str, list[Routing]] = defaultdict(list)
     for row in session.scalars(query):
-        found[row.endpoint].append(routing_of(row))
+        try:
+            routing = routing_of(row)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:  # one bad row stops no other endpoint
+            logger.error("revision %d of endpoint %r cannot be read: %r", row.revision, row.endpoint, error)
+        else:
+            found[row.endpoint].append(routing)
     variants = session.execute(select(Variant.id, Variant.endpoint, Variant.state))
     return Snapshot(
         revisions={endpoint: tuple(routings) for endpoint, routings in found.items()},
@@ -123,7 +131,7 @@ def routing_of(row: Revision) -> Routing:
         champion=given["champion"],
         variants=given["variants"],
         names={variant: name for name, variant in given["variants"].items()},
-        limits=Limits.model_validate(given["limits"]),
+        limits=stored_limits(given["limits"]),
         experiment=_experiment(given["experiment"]),
     )
 

@@ -13,14 +13,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from espalier_sdk.errors import ClusterError
+from espalier_sdk.errors import ClusterError, SpecError
 from sqlalchemy import select
 
 from espalier_serving.applications import PREFIX, STATIC, VariantSpec, static_target, variant_target
 from espalier_serving.database import Database
+from espalier_serving.endpoints import begin_loading
+from espalier_serving.joining import check_serve, serve_runs
 from espalier_serving.proxying import CALLBACK, CALLBACK_VARIABLE
 from espalier_serving.tables import Endpoint, Variant
 
+ACTOR = "serve"  # the program, in the audit log
 _STEP_SECONDS = 0.1
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -49,7 +52,13 @@ class Place:
         self.seconds[step] = round(time.perf_counter() - begun, 2)
 
 
-def check_port(host: str, port: int) -> None:
+def check_port(port: int) -> None:
+    """Raises SpecError unless a client could be told this port; 0, any port that is free, could not be."""
+    if not 1 <= port <= 65_535:
+        raise SpecError("there is no such port", field="--port", given=port, accepted="1 to 65535; 8000 is usual")
+
+
+def check_free(host: str, port: int) -> None:
     """Raises ClusterError unless a server could listen there."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
@@ -123,7 +132,11 @@ def start_applications(place: Place, database: Database, *, url: str, store: str
     with place.timed("serve"):
         # Its sentences about what it starts are for developers of Serve.
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
-        place.started_serve = not _serve_runs()
+        place.started_serve = not serve_runs()
+        if place.started_serve:
+            check_free(place.host, place.port)
+        else:
+            check_serve(database, host=place.host, port=place.port)
         serve.start(
             proxy_location="HeadOnly" if place.started_ray else "EveryNode",
             http_options={"host": place.host, "port": place.port},
@@ -132,6 +145,8 @@ def start_applications(place: Place, database: Database, *, url: str, store: str
             else {"runtime_env": {"env_vars": {CALLBACK_VARIABLE: CALLBACK}}},
         )
     with place.timed("deploy"):
+        with database.writing() as session:
+            begin_loading(session, actor=ACTOR)
         serve.run_many(
             [static_target(database=url, store=store, gateways=gateways), *_variants(database, store)],
             wait_for_ingress_deployment_creation=False,
@@ -140,9 +155,9 @@ def start_applications(place: Place, database: Database, *, url: str, store: str
 
 
 def wait_until_ready(place: Place, database: Database, *, seconds: float, stopping: Callable[[], bool]) -> bool:
-    """Waits until the gateway says that all champions answer; False when it was told to stop meanwhile.
+    """Waits until the gateway says that all champions that open answer; False when it was told to stop meanwhile.
 
-    Raises ClusterError when a champion failed, with its reason, or when the time is over.
+    Raises ClusterError when no champion of any endpoint opens, with a reason, or when the time is over.
     """
     import httpx
 
@@ -152,7 +167,7 @@ def wait_until_ready(place: Place, database: Database, *, seconds: float, stoppi
             with contextlib.suppress(httpx.HTTPError):
                 if client.get("/health/ready").status_code == 200:
                     return True
-            _raise_for_failed_champion(database)
+            _raise_when_no_champion_opens(database)
             _raise_for_failed_gateway()
             if time.monotonic() > deadline:
                 raise ClusterError(
@@ -189,33 +204,25 @@ def _delete_applications() -> None:
         serve.delete(name)
 
 
-def _serve_runs() -> bool:
-    import ray
-    from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
-
-    try:
-        ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)
-    except ValueError:
-        return False
-    return True
-
-
 def _variants(database: Database, store: str) -> Sequence[Any]:
     with database.reading() as session:
         rows = session.scalars(select(Variant).where(Variant.state.not_in(("failed", "retired"))))
         return [variant_target(VariantSpec.of(row), store) for row in rows]
 
 
-def _raise_for_failed_champion(database: Database) -> None:
-    query = select(Variant).join(Endpoint, Endpoint.champion == Variant.id).where(Variant.state == "failed")
+def _raise_when_no_champion_opens(database: Database) -> None:
+    query = select(Variant).join(Endpoint, Endpoint.champion == Variant.id).order_by(Variant.endpoint)
     with database.reading() as session:
-        for row in session.scalars(query):
-            raise ClusterError(
-                f"the champion {row.endpoint}/{row.name} cannot be served: {row.error}",
-                code="champion_failed",
-                given=row.model_ref,
-                remedy="see why the model does not open: espalier store verify, espalier plugins list",
-            )
+        champions = session.scalars(query).all()
+    if champions and all(row.state == "failed" for row in champions):
+        row = champions[0]
+        raise ClusterError(
+            f"the champion {row.endpoint}/{row.name} cannot be served: {row.error}",
+            code="champion_failed",
+            given=row.model_ref,
+            remedy="see why the model does not open (espalier store verify, espalier plugins list), then serve again; "
+            "or propose another model, which becomes the champion",
+        )
 
 
 def _raise_for_failed_gateway() -> None:

@@ -175,7 +175,7 @@ class Outcome(Table):
     __table_args__ = (
         UniqueConstraint("key_id", "idem_key", name="uq_outcomes_key_id_idem_key"),
         Index("ix_outcomes_experiment_unit_hash", "experiment", "unit_hash"),
-        Index("ix_outcomes_request_id_metric", "request_id", "metric"),
+        Index("ix_outcomes_request", "request_id", "metric", "late", "id"),  # finds what replaces an outcome
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)

@@ -25,14 +25,16 @@ def register(app: typer.Typer) -> None:
 
 
 def serve(
-    spec: Annotated[Path | None, typer.Argument(help="The spec whose proposals are served; default: all.")] = None,
+    spec: Annotated[
+        Path | None, typer.Argument(help="The spec whose experiment is started; the proposals of all specs are served.")
+    ] = None,
     host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", help="Port to listen on.")] = 8000,
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port to listen on.")] = 8000,
     home: Home = None,
     store: StoreUri = None,
     as_json: Json = False,
 ) -> int:
-    """Serve the proposed variants in the foreground, and start the spec's experiment."""
+    """Serve all proposed variants in the foreground, and start the experiment of the given spec."""
     from espalier_pipeline.serving import serve as serve_endpoint
 
     return serve_endpoint(spec, host=host, port=port, home=home, store=store, as_json=as_json)
@@ -74,10 +76,10 @@ def feedback(
     home: Home = None,
     as_json: Json = False,
 ) -> None:
-    """Send what came back about answers."""
+    """Send what came back about answers of an endpoint; those of another one are `unknown`."""
     from espalier_pipeline.client import Client
 
-    counted = Client.find(home).feedback_file(file)
+    counted = Client.find(home).feedback_file(endpoint, file)
     if as_json:
         print_json({"endpoint": endpoint, **counted})
         return

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
@@ -11,6 +13,7 @@ from espalier_serving.api.failures import ApiError, json_response
 from espalier_serving.keys import create_key, list_keys, revoke_key
 
 MAX_ENTRIES = 1_000
+_WHOLE = re.compile(r"[1-9][0-9]{0,17}")
 
 router = APIRouter()
 
@@ -50,7 +53,7 @@ async def get_audit(request: Request, before: str = "", limit: str = "100") -> R
     """Lists changes, the newest first; `before` is the id to go on from."""
     await authorize(request, "admin")
     for name, value in (("before", before or "1"), ("limit", limit)):
-        if not value.isdigit() or not 1 <= int(value) <= 2**62:
+        if not _WHOLE.fullmatch(value):
             raise ApiError(400, f"{name}: must be a whole number from 1", code="invalid_field", param=name)
     found = await core_of(request).read(
         lambda session: audit.entries(
@@ -68,9 +71,9 @@ async def live() -> Response:
 
 @router.get("/health/ready")
 async def ready(request: Request) -> Response:
-    """Answers 200 when the routing is fresh and every live champion has answered a probe."""
+    """Answers 200 when the routing is fresh and the champions there were at the start have answered a probe."""
     core = core_of(request)
     is_ready = core.ready()
-    waiting = sorted(core.snapshot.champions() - core.probed)
-    body = {"status": "ready" if is_ready else "waiting", "stale": core.snapshot.stale(), "waiting_for": waiting}
+    status = "ready" if is_ready else "waiting"
+    body = {"status": status, "stale": core.snapshot.stale(), "waiting_for": sorted(core.unprobed())}
     return json_response(body, status=200 if is_ready else 503)

@@ -46,7 +46,7 @@ async def authorize(request: Request, role: Role) -> KnownKey:
 async def read_body(request: Request, limit: int = DEFAULT_BODY_BYTES) -> bytes:
     """Returns the body; raises ApiError 413 above `limit` bytes, without reading more than that."""
     length = request.headers.get("content-length", "")
-    if length.isdigit() and int(length) > limit:
+    if length.isdecimal() and int(length) > limit:
         raise too_long(limit)
     parts: list[bytes] = []
     size = 0

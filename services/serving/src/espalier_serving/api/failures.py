@@ -60,8 +60,8 @@ def install(app: FastAPI) -> None:
 
 
 def json_response(value: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """Returns a JSON answer."""
-    content = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
+    """Returns a JSON answer; raises ValueError for a number that JSON has not."""
+    content = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode(errors="replace")
     return Response(content, status, headers, "application/json")
 
 

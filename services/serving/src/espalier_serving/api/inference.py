@@ -93,12 +93,16 @@ def _ask(request: Request, core: Core, key: KnownKey, body: ClassifyBody, *, siz
     request_id: str = request.scope["espalier_request_id"]
 
     def unit_of(kind: UnitKind) -> str | None:
-        opening = items[0] if isinstance(items[0], str) else json.dumps(items[0], sort_keys=True)
+        headers = _unit_headers(request)
+        conversation = None
+        if kind == "conversation" and CONVERSATION_HEADER not in headers:  # only then is the first input hashed
+            opening = items[0] if isinstance(items[0], str) else json.dumps(items[0], sort_keys=True)
+            conversation = conversation_of(core.database.unit_key, key_id=key.id, system="", first_user_message=opening)
         return resolve_unit(
             kind,
-            headers=_unit_headers(request),
+            headers=headers,
             fields=(body.safety_identifier, body.user),
-            conversation=conversation_of(core.database.unit_key, key_id=key.id, system="", first_user_message=opening),
+            conversation=conversation,
             request_id=request_id,
         )
 
@@ -134,13 +138,21 @@ def _items(given: Any, routing: Routing, size: int) -> Sequence[Any]:
 def _unit_headers(request: Request) -> dict[str, str]:
     found = {}
     for name in (UNIT_HEADER, CONVERSATION_HEADER):
-        if value := request.headers.get(name):
+        if value := _text(request.headers.get(name, "")):
             if len(value) > MAX_UNIT_CHARACTERS:
                 raise ApiError(
                     400, f"{name}: at most {MAX_UNIT_CHARACTERS} characters", code="invalid_header", param=name
                 )
             found[name] = value
     return found
+
+
+def _text(header: str) -> str:
+    # Servers read headers as Latin-1; clients send UTF-8, as they do in a body, and a unit must be one in both.
+    try:
+        return header.encode("latin-1").decode("utf-8")
+    except UnicodeDecodeError:
+        return header
 
 
 def _longest_body(core: Core) -> int:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from sqlalchemy import select, update
 
-from espalier_serving.calling import Reply, VariantError
+from espalier_serving.calling import Reply
 from espalier_serving.database import Database
 from espalier_serving.experiments import start_experiment
 from espalier_serving.ids import now
@@ -22,10 +22,11 @@ class FixedCaller:
 
     def __init__(self, labels: dict[str, str]) -> None:
         self.labels = labels
-        self.errors: dict[str, list[VariantError | None]] = {}  # one per call, None: none; the last one for ever
+        self.errors: dict[str, list[Exception | None]] = {}  # one per call, None: none; the last one for ever
         self.delays: dict[str, float] = {}
         self.invalid: dict[str, Reply] = {}
         self.down: set[str] = set()
+        self.kept: set[str] = set()
         self.calls: list[str] = []
 
     async def call(self, variant: str, items: Sequence[Any]) -> Reply:
@@ -44,6 +45,10 @@ class FixedCaller:
     async def probe(self, variant: str) -> bool:
         """Returns whether the variant is up."""
         return variant not in self.down
+
+    def keep(self, variants: Collection[str]) -> None:
+        """Notes which variants there still are."""
+        self.kept = set(variants)
 
 
 def model_ref(letter: str) -> str:

@@ -75,14 +75,14 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def propose_echoes(database: str, **echoes: dict[str, Any]) -> dict[str, Any]:
+def propose_echoes(database: str, *, endpoint: str = "support", **echoes: dict[str, Any]) -> dict[str, Any]:
     """Proposes echo variants; the first is the champion, and a second one is tried against it."""
     letters = dict(zip(echoes, "abcdef", strict=False))
     names = list(echoes)
     split = {"weights": [50, 50], "coverage": 1.0, "unit": "user", "control": names[0], "treatment": names[-1]}
     return propose(
         database,
-        endpoint="support",
+        endpoint=endpoint,
         task="classification",
         variants=[
             (name, f"model/{name}@{letters[name] * 64}", {"name": "echo", "config": config}, {"num_cpus": 0.25})
@@ -111,9 +111,9 @@ def start(database: str, home: Path, *options: str, port: int | None = None, joi
 
 
 @contextlib.contextmanager
-def serving(database: str, home: Path, *options: str, joined: bool = True) -> Iterator[Served]:
+def serving(database: str, home: Path, *options: str, port: int | None = None, joined: bool = True) -> Iterator[Served]:
     """Yields a running endpoint and stops it in the end."""
-    process = start(database, home, *options, joined=joined)
+    process = start(database, home, *options, port=port, joined=joined)
     try:
         assert process.stdout is not None
         line = process.stdout.readline()

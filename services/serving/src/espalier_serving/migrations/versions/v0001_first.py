@@ -98,7 +98,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("key_id", "idem_key", name="uq_outcomes_key_id_idem_key"),
     )
     op.create_index("ix_outcomes_experiment_unit_hash", "outcomes", ["experiment", "unit_hash"], unique=False)
-    op.create_index("ix_outcomes_request_id_metric", "outcomes", ["request_id", "metric"], unique=False)
+    op.create_index("ix_outcomes_request", "outcomes", ["request_id", "metric", "late", "id"], unique=False)
     op.create_table(
         "secrets",
         sa.Column("name", sa.String(length=255), nullable=False),
