@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from espalier_runtime import request as request_module
+from espalier_runtime.plugins import Plugins
 from espalier_runtime.request import (
     StageRequest,
     base_request,
@@ -51,7 +52,7 @@ DATASET, BASE, MODEL, CORPUS = (
 
 
 @dataclass
-class FakePlugins:
+class FakePlugins(Plugins):
     """Plugins that say what they are told to."""
 
     fingerprint: str | None = "f1"
