@@ -139,17 +139,17 @@ def _evaluate_all(asked: Sequence[StageRequest], stages: Stages) -> list[dict[st
     made = _make(missing, stages) if missing else {}
     values = []
     for one in asked:
-        ref = stages.store.find_request(one.digest())
-        assert ref is not None, "the service published what it was asked for"
-        manifest, cached = stages.store.manifest(ref), made.get(one.digest(), True)
+        ref, cached = made[one.digest()] if one.digest() in made else (stages.store.find_request(one.digest()), True)
+        assert ref is not None, "what is not missing was found"
+        manifest = stages.store.manifest(ref)
         seconds = 0.0 if cached else float(manifest.provenance["seconds"])
         stages.note("evaluate", one.name, ref, seconds, cached=cached)
         values.append(dict(manifest.metrics))
     return values
 
 
-def _make(missing: Sequence[StageRequest], stages: Stages) -> dict[str, bool]:
-    """Has evaluations made; returns for each, by digest, whether somebody else had made it meanwhile."""
+def _make(missing: Sequence[StageRequest], stages: Stages) -> dict[str, tuple[ArtifactRef, bool]]:
+    """Has evaluations made; returns each by digest, and whether somebody else had made it meanwhile."""
     first, *others = missing
     assert first.split is not None, "an evaluation has a split"
     arguments = [*stages.common("evaluate"), "--split", first.split]
@@ -162,7 +162,8 @@ def _make(missing: Sequence[StageRequest], stages: Stages) -> dict[str, bool]:
     stages.view.stage_began("evaluate", f"{len(missing)} on {first.split}" if others else first.name)
     document = stages.attempt(first, arguments, with_ray=any("model" in one.inputs for one in missing))
     results = document.get("results", [document])
-    return {one.digest(): bool(result["cached"]) for one, result in zip(missing, results, strict=True)}
+    made = [(ArtifactRef.parse(result["ref"]), bool(result["cached"])) for result in results]
+    return {one.digest(): found for one, found in zip(missing, made, strict=True)}
 
 
 def _inputs(one: StageRequest) -> list[str]:

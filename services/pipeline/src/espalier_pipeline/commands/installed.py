@@ -73,7 +73,7 @@ def plugins_new(
     from espalier_pipeline.authoring import new_plugin
 
     made = new_plugin(name, folder)
-    print_json({"folder": str(made)}) if as_json else print(shown(made))
+    print_json({"made": str(made)}) if as_json else print(shown(made))
     print_next(f"pip install -e {shown(made)} && pytest {shown(made)}")
 
 

@@ -14,6 +14,8 @@ from espalier_sdk.errors import SpecError
 
 from espalier_pipeline.commands.printing import Home, Json, StoreUri, command_line, print_json, print_next, shown
 
+# The first is what Ctrl-C sends; a run that was started in the background of a script ignores it.
+_PATIENCE = ((signal.SIGINT, 10.0), (signal.SIGTERM, 5.0))
 RunId = Annotated[str, typer.Argument(help="A run's id, or how it begins.")]
 
 
@@ -161,8 +163,7 @@ def stop(run_id: RunId, home: Home = None, as_json: Json = False) -> None:
     record = RunRecord.load(_runs_folder(home), run_id)
     if record.state() != "running":
         raise SpecError(f"run {record.id} is not running: {record.state()}", code="not_running", given=run_id)
-    # The first is what Ctrl-C sends; a run that was started in the background of a script ignores it.
-    for number, seconds in ((signal.SIGINT, 10), (signal.SIGTERM, 5)):
+    for number, seconds in _PATIENCE:
         ended = _signal(record, number, seconds)
         if ended.state() != "running":
             break

@@ -86,6 +86,7 @@ def _problem(item: Any, location: Location, document: SpecDocument, model: type[
 
 _KINDS = {
     "int": "a whole number",
+    "finite": "a finite number",
     "float": "a number",
     "bool": "true or false",
     "string": "text",
