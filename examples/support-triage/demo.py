@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from espalier_pipeline.client import Client
+from espalier_runtime.parent import PARENT_VARIABLE
 from espalier_sdk.errors import EspalierError
 
 HERE = Path(__file__).resolve().parent
@@ -29,9 +30,9 @@ READY_SECONDS = 120.0
 def main() -> int:
     """Runs the demo and returns the exit code of the part that failed, or 0."""
     started = time.monotonic()
-    run = subprocess.run([*ESPALIER, "run", str(SPEC)], check=False)
-    if run.returncode not in (0, 6):  # 6: the objective was missed, which is a result
-        return run.returncode
+    code = built_with_code()
+    if code not in (0, 6):  # 6: the objective was missed, which is a result
+        return code
     built = time.monotonic()
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(serving(free_port()))
@@ -49,6 +50,22 @@ def main() -> int:
     return 0
 
 
+def built_with_code() -> int:
+    """Runs the pipeline and returns its exit code; after Ctrl-C, which it hears too, it is given time to say so."""
+    child = start("run", str(SPEC))
+    try:
+        return child.wait()
+    except KeyboardInterrupt:
+        child.wait(timeout=60)
+        raise
+
+
+def start(*words: str, **options: Any) -> subprocess.Popen[bytes]:
+    """Starts an `espalier` command that ends with this process, also by `kill -9`: it watches its standard input."""
+    watched = {**os.environ, PARENT_VARIABLE: "1"}
+    return subprocess.Popen([*ESPALIER, *words], stdin=subprocess.PIPE, env=watched, **options)
+
+
 def questions() -> list[dict[str, str]]:
     """Reads the hundred questions, each with its unit and its true queue."""
     lines = (HERE / "questions.jsonl").read_text(encoding="utf-8").splitlines()
@@ -60,8 +77,7 @@ def serving(port: int) -> Any:
     """Starts `espalier serve` and stops it at the end, whatever happens between."""
     log = HERE / ".espalier" / "serve.log"
     with log.open("w", encoding="utf-8") as file:
-        command = [*ESPALIER, "serve", str(SPEC), "--port", str(port)]
-        child = subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True)
+        child = start("serve", str(SPEC), "--port", str(port), stdout=file, stderr=file, start_new_session=True)
     print(f"\nserving          http://127.0.0.1:{port}", flush=True)
     try:
         yield child

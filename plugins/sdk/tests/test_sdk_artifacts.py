@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from espalier_sdk import ArtifactRef, FileEntry, Manifest, PluginNeed, PluginUse
-from espalier_sdk.artifacts import KINDS, canonical_json, digest_of
+from espalier_sdk.artifacts import KINDS, FileList, canonical_json, digest_of
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -104,3 +104,19 @@ def test_canonical_json_refuses_what_json_cannot_say() -> None:
     assert canonical_json({"b": 1, "a": "é"}) == '{"a":"é","b":1}'.encode()
     with pytest.raises(ValueError, match="not JSON compliant"):
         canonical_json(float("nan"))
+
+
+def test_a_list_of_files_enters_the_digest_and_its_absence_changes_none() -> None:
+    listed = FileList(count=2, size_bytes=9, sha256="a" * 64)
+    plain = Manifest(kind="dataset", name="x", files=())
+    assert "file_list" in plain.model_dump()
+    assert plain.digest() == digest_of(
+        {key: value for key, value in plain.model_dump(mode="json").items() if key not in _LEFT_OUT}
+    )
+    one = Manifest(kind="dataset", name="x", files=(), file_list=listed)
+    other = Manifest(kind="dataset", name="x", files=(), file_list=listed.model_copy(update={"sha256": "b" * 64}))
+    assert len({plain.digest(), one.digest(), other.digest()}) == 3
+    assert one.size_bytes == 9
+
+
+_LEFT_OUT = ("metrics", "provenance", "file_list")

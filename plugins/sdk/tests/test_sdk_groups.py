@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import pytest
+from espalier_sdk import PluginConfig
 from espalier_sdk.groups import GROUPS, did_you_mean, mismatches
 from espalier_sdk.testing.fakes import FakeMetric
 
@@ -40,7 +41,7 @@ def test_a_renamed_argument_is_another_signature() -> None:
 def test_a_keyword_that_became_positional_is_another_signature() -> None:
     class Control:
         contract = 1
-        Config = object
+        Config = PluginConfig
         zero_stages = frozenset({0})
 
         def boundaries(self, parameters: Any, steps: int) -> list[int]:
@@ -60,6 +61,15 @@ def test_a_value_where_a_method_should_be_is_named() -> None:
     assert mismatches(Other, METRICS) == ("values is dict, must be a method",)
 
 
+@pytest.mark.parametrize("config", [dict, object, PluginConfig()], ids=["dict", "object", "an instance"])
+def test_a_config_that_is_no_model_class_is_named(config: Any) -> None:
+    class Other(FakeMetric):
+        Config: ClassVar[Any] = config
+
+    (found,) = mismatches(Other, METRICS)
+    assert "must be a pydantic model class" in found
+
+
 @pytest.mark.parametrize("number", [None, 0, 2, "1"])
 def test_another_contract_is_told_alone(number: object) -> None:
     class Other:
@@ -71,7 +81,7 @@ def test_another_contract_is_told_alone(number: object) -> None:
 def test_a_transform_is_checked_against_the_protocol_of_its_kind() -> None:
     class Transform:
         contract = 1
-        Config = object
+        Config = PluginConfig
         kind = "fitted"
         at_serving = True
         splits = frozenset({"train"})

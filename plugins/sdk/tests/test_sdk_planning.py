@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise, product
-from typing import Any
+from typing import Any, get_args
 
 import pytest
-from espalier_sdk import Head, ParameterInfo, Placement, Rule, clean_name, compose, plan
+from espalier_sdk import Head, HeadKind, ParameterInfo, Placement, Rule, ZeroStage, clean_name, compose, plan
 from espalier_sdk.testing.fakes import FakeControl, FakeLearner, FakePeft, FakeStrategy
 from hypothesis import given
 from hypothesis import strategies as st
@@ -144,6 +144,54 @@ def test_method_that_does_not_go_with_head_or_zero_stage_is_a_conflict() -> None
 def test_method_beside_a_strategy_that_takes_none_is_a_conflict() -> None:
     assert _compose(peft=FakePeft()) == ("the strategy takes no peft: remove `peft:`",)
     assert _compose(strategy=FakeStrategy(peft="required")) == ("the strategy needs peft: add `peft:`",)
+
+
+# Whatever the choices, what `compose` says of them is a set of independent conflicts.
+
+_HEADS = st.sampled_from(get_args(HeadKind))
+_STAGES = st.frozensets(st.sampled_from(get_args(ZeroStage)))
+_WANTED = st.sampled_from(["required", "forbidden"])
+_CONTROLS = st.lists(st.builds(FakeControl, zero_stages=_STAGES), max_size=4)
+_CHOICES = st.fixed_dictionaries(
+    {
+        "strategy": st.builds(FakeStrategy, base=_WANTED, peft=_WANTED),
+        "peft": st.none() | st.builds(FakePeft, zero_stages=_STAGES, heads=st.frozensets(_HEADS)),
+        "learner": st.builds(FakeLearner, heads=st.frozensets(_HEADS)),
+        "head": st.builds(Head, kind=_HEADS),
+        "controls": _CONTROLS,
+        "placement": st.builds(
+            Placement, zero_stage=st.sampled_from(get_args(ZeroStage)), quantise=st.sampled_from(["none", "nf4"])
+        ),
+        "has_base": st.booleans(),
+    }
+)
+
+
+@given(_CHOICES)
+def test_the_same_choices_have_the_same_conflicts_each_a_sentence_of_its_own(choices: dict[str, Any]) -> None:
+    problems = compose(**choices)
+    assert problems == compose(**choices)
+    assert len(set(problems)) == len(problems)
+    assert all(len(problem.split()) > 3 for problem in problems)
+
+
+@given(_CHOICES, st.data())
+def test_controls_conflict_each_for_itself(choices: dict[str, Any], data: st.DataObject) -> None:
+    controls = choices["controls"]
+    without = len(compose(**choices | {"controls": []}))
+    alone = sum(len(compose(**choices | {"controls": [control]})) - without for control in controls)
+    assert len(compose(**choices)) == without + alone
+    shuffled = data.draw(st.permutations(controls))
+    assert len(compose(**choices | {"controls": shuffled})) == without + alone
+
+
+@given(_CHOICES)
+def test_a_plugin_that_can_do_more_has_no_further_conflict(choices: dict[str, Any]) -> None:
+    heads, stages = frozenset(get_args(HeadKind)), frozenset(get_args(ZeroStage))
+    wider = choices | {"learner": FakeLearner(heads=heads), "controls": [FakeControl() for _ in choices["controls"]]}
+    if choices["peft"]:
+        wider["peft"] = FakePeft(zero_stages=stages, heads=heads)
+    assert set(compose(**wider)) <= set(compose(**choices))
 
 
 @pytest.mark.parametrize(

@@ -341,3 +341,9 @@ SHARED = Path(os.environ.get("ESPALIER_TEST_DATA", Path(__file__).parents[4] / "
 def test_real_files_are_read_without_a_bad_row(config: dict[str, Any], rows: int) -> None:
     """The counts are those of the files' own descriptions; of tinyshakespeare's lines 7,223 are blank."""
     check_source("files", config | {"paths": str(SHARED / config["paths"])}, rows=rows)
+
+
+@pytest.mark.parametrize("paths", [[""], ["a.csv", " "], ""])
+def test_an_empty_path_is_refused(paths: Any) -> None:
+    with pytest.raises(ValidationError, match="a path is empty"):
+        FilesConfig(paths=paths)

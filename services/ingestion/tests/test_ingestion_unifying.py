@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 from espalier_ingestion.profiling import Profile
-from espalier_ingestion.unifying import conform, row_ids, unify
+from espalier_ingestion.unifying import as_text, conform, misfits, mixed_columns, row_ids, unify
 from espalier_sdk.columns import ID, LINE, ORIGIN
 from espalier_sdk.errors import DataError
 
@@ -77,3 +77,36 @@ def test_distinct_values_are_counted_up_to_a_thousand() -> None:
     profile = Profile(rows.schema)
     profile.add(rows)
     assert profile.to_json()["n"] | {"type": ""} == {"type": "", "nulls": 0, "distinct": 1000, "distinct_is_more": True}
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (pa.array([2**53 + 1]), pa.array([0.5])),
+        (pa.array([-1]), pa.array([2**63], pa.uint64())),
+        (pa.array([10**17], pa.timestamp("us")), pa.array([1], pa.timestamp("ns"))),
+        (pa.array([b"\xff\x00"]), pa.array([1])),
+    ],
+    ids=["integers above 2**53 with floats", "negative with unsigned", "far times", "bytes with numbers"],
+)
+def test_values_that_the_common_type_cannot_hold_become_text(first: pa.Array, second: pa.Array) -> None:
+    tables = [pa.table({"a": values, ORIGIN: ["f"], LINE: pa.array([1], pa.int64())}) for values in (first, second)]
+    schemas = [table.schema for table in tables]
+    schema, _ = unify(schemas)
+    names = {name for table in tables for name in misfits(table, schema, mixed_columns(schemas, schema))}
+    schema, notes = as_text(schema, sorted(names))
+    kept = [conform(table, schema).column("a").to_pylist()[0] for table in tables]
+    if names:
+        assert "'a'" in notes[0]
+    assert schema.field("a").type == pa.string()
+    assert len(set(kept)) == 2
+    assert all(isinstance(value, str) for value in kept)
+
+
+def test_values_that_fit_keep_the_common_type() -> None:
+    tables = [pa.table({"a": [1, 2]}), pa.table({"a": [0.5]})]
+    schemas = [table.schema for table in tables]
+    schema, _ = unify(schemas)
+    assert mixed_columns(schemas, schema) == ["a"]
+    assert [misfits(table, schema, ["a"]) for table in tables] == [[], []]
+    assert mixed_columns(schemas[:1], schemas[0]) == []

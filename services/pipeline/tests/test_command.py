@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from espalier_peft_lora import Lora
+from espalier_pipeline import reading
 from espalier_pipeline.command import run
 
 SPEC = """\
@@ -67,7 +71,21 @@ def test_a_missing_data_file_is_a_data_error(spec: Path, capsys) -> None:
     assert "mails.csv" in capsys.readouterr().err
 
 
-def test_method_and_zero_stage_that_do_not_go_together_are_refused(spec: Path, capsys) -> None:
+def test_method_and_zero_stage_that_do_not_go_together_are_refused(
+    spec: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = Lora.traits
+    monkeypatch.setattr(Lora, "traits", lambda self: replace(plain(self), zero_stages=frozenset({0, 1, 2})))
+    text = SPEC.replace("full-finetune, base: minilm", "peft, base: minilm, peft: lora, where: {zero_stage: 3}")
+    spec.write_text(text)
+    assert run(["check", str(spec), "--json"]) == 2
+    errors = json.loads(capsys.readouterr().out)["errors"]
+    found = next(error for error in errors if "PEFT" in error["message"])
+    assert found["message"] == "the PEFT method runs at ZeRO stage 0 or 1 or 2, where.zero_stage is 3"
+    assert found["line"] == 7
+
+
+def test_a_strategy_and_a_method_that_do_not_go_together_are_refused(spec: Path, capsys) -> None:
     spec.write_text(SPEC.replace("base: minilm}", "base: minilm, peft: lora}"))
     assert run(["check", str(spec), "--json"]) == 2
     (error,) = json.loads(capsys.readouterr().out)["errors"]
@@ -141,3 +159,67 @@ def test_the_schema_offers_the_options_of_each_plugin(capsys) -> None:
     branches = schema["$defs"]["PeftMethodsChoice"]["anyOf"]
     lora = next(one for one in branches if one.get("properties", {}).get("name", {}).get("const") == "lora")
     assert "rank" in lora["properties"]["config"]["properties"]
+
+
+def test_a_defect_is_one_line_and_its_traceback_a_file(spec: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object, **options: object) -> None:
+        raise ZeroDivisionError("no such luck")
+
+    monkeypatch.setattr(reading, "check", fail)
+    assert run(["check", str(spec), "--json"]) == 1
+    (error,) = json.loads(capsys.readouterr().out)["errors"]
+    assert (error["code"], error["message"]) == ("internal", "ZeroDivisionError: no such luck")
+    log = Path(error["file"])
+    assert "Traceback" in log.read_text()
+    log.unlink()
+    assert run(["check", str(spec)]) == 1
+    printed = capsys.readouterr().err
+    assert "Traceback" not in printed
+    Path(printed.split("error: ")[1].split(":")[0]).unlink()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["init", "mails.csv", "--out", "nowhere/x.yaml"],
+        ["new", "mails.csv/inside"],
+        ["plugins", "new", "loud", "--out", "mails.csv/inside"],
+        ["runs", "--home", "mails.csv"],
+    ],
+)
+def test_a_place_that_cannot_be_written_is_no_traceback(
+    spec: Path, line: list[str], capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(spec.parent)
+    rows = "".join(f"message number {n} about a rather long matter,{'ab'[n % 2]}\n" for n in range(40))
+    (spec.parent / "mails.csv").write_text(f"text,label\n{rows}")
+    code = run([*line, "--json"])
+    printed = capsys.readouterr()
+    if line[0] == "runs":
+        assert (code, json.loads(printed.out)) == (0, [])
+        return
+    assert code == 4
+    assert json.loads(printed.out)["errors"][0]["remedy"]
+
+
+@pytest.mark.parametrize("line", [["check", "SPEC"], ["plan", "SPEC", "--home", "HOME", "--store", "HOME/my store"]])
+def test_the_next_command_looks_where_this_one_looked(
+    spec: Path, line: list[str], capsys, tmp_path: Path, services
+) -> None:
+    filled = [word.replace("SPEC", str(spec)).replace("HOME", str(tmp_path)) for word in line]
+    assert run([*filled, "--set", "objective.at_least=0.5"]) == 0
+    following = shlex.split(capsys.readouterr().err.splitlines()[-1])
+    assert following[:3] == ["next", "espalier", "run"]
+    assert following[3:] == [*filled[1:], "--set", "objective.at_least=0.5"]
+
+
+def test_every_command_that_writes_says_where_as_one_document(
+    tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(["new", "mine", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"spec": "mine/support-triage.yaml"}
+    assert run(["init", "mine/tickets.csv", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["spec"] == "espalier.yaml"
+    assert run(["plugins", "new", "loud", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"made": "espalier-loud"}

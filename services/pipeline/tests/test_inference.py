@@ -78,3 +78,24 @@ def test_a_spec_that_is_there_is_not_overwritten(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="is there already"):
         infer_spec([table(tmp_path, "mail.csv", messages())], out)
     assert out.read_text() == "mine"
+
+
+def test_the_column_that_is_answered_is_never_the_one_that_is_read(tmp_path: Path) -> None:
+    rows = [f"matter {n % 7} of a rather long kind of message,{n % 3}" for n in range(40)]
+    path = table(tmp_path, "mail.csv", rows, header="message,kind")
+    with pytest.raises(DataError, match="no column looks like text"):
+        guess([path], target="message")
+    with pytest.raises(SpecError, match="both text and target"):
+        guess([path], text="message", target="message")
+
+
+@pytest.mark.parametrize("label", ["two\nlines", "a [b] c", "tab\tbell\x07", "# hash: {x}", "'quote\"", "a\u2028b"])
+def test_labels_of_any_letters_make_a_spec_that_can_be_read(tmp_path: Path, label: str) -> None:
+    lines = [
+        json.dumps({"text": f"message number {n} about a rather long matter", "label": label if n % 2 else "plain"})
+        for n in range(40)
+    ]
+    out = tmp_path / "espalier.yaml"
+    infer_spec([table(tmp_path, "mail.jsonl", lines, header=None)], out)
+    assert set(check(out).candidates) == {"scratch", "full", "lora"}
+    assert not list(tmp_path.glob("*.part"))

@@ -69,7 +69,7 @@ def test_an_empty_split_is_refused_unless_it_was_not_asked_for() -> None:
     with pytest.raises(DataError, match=r"leaves validation and test empty \(rows: train 3") as refused:
         refuse_empty({"train": 3}, SplitSpec())
     assert "salt" in (refused.value.problems[0].remedy or "")
-    refuse_empty({"train": 3}, SplitSpec(test=0, validation=0))
+    refuse_empty({"train": 3}, SplitSpec(by="column", column="part", test=0, validation=0))
     with pytest.raises(DataError, match=r"column 'part'|split.test: 0"):
         refuse_empty({"train": 3, "validation": 1}, SplitSpec(by="column", column="part"))
 

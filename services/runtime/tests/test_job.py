@@ -176,3 +176,39 @@ def test_what_was_killed_in_the_middle_is_made_anew_with_the_same_digest(tmp_pat
 def test_the_lock_of_one_request_does_not_hold_another(tmp_path: Path) -> None:
     with request_lock(tmp_path, "a" * 64), request_lock(tmp_path, "b" * 64):
         pass
+
+
+def test_who_waits_for_another_process_is_told(tmp_path: Path) -> None:
+    told: list[str] = []
+    code = (
+        "import sys; from pathlib import Path; from espalier_runtime.job import request_lock\n"
+        "with request_lock(Path(sys.argv[1]), 'a' * 64): print('on', flush=True); sys.stdin.read()"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout is not None and holder.stdin is not None
+    assert holder.stdout.readline() == "on\n"
+
+    def hear() -> None:
+        told.append("waiting")
+        holder.stdin.close()
+
+    with request_lock(tmp_path, "a" * 64, on_wait=hear):
+        assert told == ["waiting"]
+    holder.wait(timeout=10)
+    with request_lock(tmp_path, "a" * 64, on_wait=hear):
+        assert told == ["waiting"]
+
+
+def test_what_a_stage_makes_on_its_way_is_leased_while_it_works(place: Workplace) -> None:
+    leased: list[set[ArtifactRef]] = []
+
+    def outer(job: Job) -> dict[str, Any]:
+        made = job.make(stage.request(name="inner"), stage.work)
+        leased.append(place.store.leased(within_seconds=60))
+        assert made.ref in leased[0]
+        return {}
+
+    perform(stage.request(what={"outer": True}), outer, place)
+    assert len(leased) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import socket
 import sys
 import types
 from typing import Any
@@ -69,8 +70,23 @@ def test_a_ray_that_cannot_be_joined_is_one_clear_error(
     fake = types.ModuleType("ray")
     fake.init, fake.is_initialized = init, lambda: False  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "ray", fake)
-    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
-    with pytest.raises(ClusterError, match=r"Ray at 10\.0\.0\.1:6379 cannot be used") as raised:
-        Session().start()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        with pytest.raises(ClusterError, match=f"Ray at {address} cannot be used") as raised:
+            Session().start()
     assert raised.value.exit_code == 5
     assert raised.value.problems[0].code == code
+
+
+@pytest.mark.parametrize("form", ["127.0.0.1:{}", "ray://127.0.0.1:{}"])
+def test_an_address_at_which_nobody_listens_is_told_at_once(monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    fake = types.ModuleType("ray")
+    fake.is_initialized = lambda: False  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "ray", fake)
+    monkeypatch.setenv("RAY_ADDRESS", form.format(port))
+    with pytest.raises(ClusterError, match="nobody listens at RAY_ADDRESS") as raised:
+        Session().start()
+    assert (raised.value.exit_code, raised.value.problems[0].code) == (5, "unreachable")

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from espalier_runtime import request as request_module
+from espalier_runtime.plugins import Plugins
 from espalier_runtime.request import (
     StageRequest,
     base_request,
@@ -51,7 +52,7 @@ DATASET, BASE, MODEL, CORPUS = (
 
 
 @dataclass
-class FakePlugins:
+class FakePlugins(Plugins):
     """Plugins that say what they are told to."""
 
     fingerprint: str | None = "f1"
@@ -233,3 +234,12 @@ def test_candidates_with_equal_choices_share_what_is_prepared() -> None:
 def test_changed_names_nothing_for_equal_requests() -> None:
     request = _make("train")
     assert changed(request.components(), replace(request).components()) == []
+
+
+def test_neither_a_secret_nor_a_path_at_any_depth_enters_a_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACME_TOKEN", "hush-hush")
+    config = {"reading": {"path": "/here/a.csv"}, "key": {"secret": "ACME_TOKEN"}}
+    spec = Spec.model_validate(_set("data.tickets.sources.0.config", config))
+    components = ingest_request(spec, "tickets", FakePlugins()).components()
+    assert components["what"]["sources"][0]["config"] == {"reading": {}, "key": {"secret": "ACME_TOKEN"}}
+    assert "hush" not in str(components)

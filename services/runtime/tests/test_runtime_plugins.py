@@ -218,3 +218,48 @@ def test_a_plugin_below_a_namespace_is_hashed_by_its_own_package(site: Path) -> 
 def test_a_package_that_is_not_there_has_no_hash() -> None:
     with pytest.raises(PluginError, match="cannot be found"):
         package_sha256("acme_never_installed")
+
+
+STUMBLING = GOOD.replace(
+    "def __init__(self, config): self.config = config", "def __init__(self, config): raise OSError('no')"
+)
+
+
+def test_a_constructor_that_fails_names_distribution_version_group_and_entry_point(site: Path) -> None:
+    _install(site, source=STUMBLING)
+    with pytest.raises(
+        PluginError, match=r"zz-hits \(acme-hits 1\.0, espalier\.metrics: acme_hits:Hits\) is broken.*OSError: no"
+    ):
+        Plugins().load(METRICS, Choice(name="zz-hits"))
+
+
+def test_an_answer_that_fails_is_the_plugins_fault(site: Path) -> None:
+    _install(site, source=GOOD + "        def fingerprint(self): return 1 / 0\n")
+    with pytest.raises(PluginError, match=r"acme-hits 1\.0.*fingerprint raises ZeroDivisionError"):
+        Plugins().ask(METRICS, Choice(name="zz-hits"), "fingerprint")
+
+
+def test_a_config_that_is_no_model_breaks_the_plugin_and_not_the_check(site: Path) -> None:
+    _install(site, source=GOOD.replace("Config = Config", "Config = dict"))
+    with pytest.raises(PluginError, match="must be a pydantic model class") as error:
+        Plugins().load_class(METRICS, "zz-hits")
+    assert _code(error) == "plugin_contract"
+
+
+def test_a_secret_is_read_when_the_plugin_is_made_and_an_error_does_not_show_it(
+    site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _install(
+        site, source=GOOD.replace("beta: float = Field(default=1.0, gt=0", "beta: str = Field(default='', max_length=9")
+    )
+    choice = Choice(name="zz-hits", config={"beta": {"secret": "ACME_TOKEN"}})
+    monkeypatch.delenv("ACME_TOKEN", raising=False)
+    with pytest.raises(SpecError, match="no variable ACME_TOKEN"):
+        Plugins().load(METRICS, choice)
+    monkeypatch.setenv("ACME_TOKEN", "hush")
+    assert Plugins().load(METRICS, choice).config.beta == "hush"
+    assert "hush" not in choice.model_dump_json()
+    monkeypatch.setenv("ACME_TOKEN", "hush-hush-hush")
+    with pytest.raises(SpecError) as error:
+        Plugins().load(METRICS, choice)
+    assert "hush" not in str(error.value) + str(error.value.problems)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import pytest
+from espalier_runtime.plugins import Found, Plugins
 from espalier_runtime.specs import Spec, load_spec
 from espalier_runtime.specs.checking import check_spec, objective_metric_is_greater_better
 from espalier_sdk import DataError, HeadKind, PluginConfig, PluginError, SpecError
@@ -54,6 +56,8 @@ class RankConfig(PluginConfig):
     """A rank."""
 
     rank: int = Field(default=8, ge=1, description="Rank.")
+    scale: float = Field(default=1.0, description="Scale.")
+    path: str = Field(default="", description="A file, which a method may not name.")
 
 
 def _plugin(config: type[PluginConfig], like: type = object, **members: Any) -> type:
@@ -77,7 +81,7 @@ class PeftStrategy(FakeStrategy):
         super().__init__(base="required", peft="required")
 
 
-class FakePlugins:
+class FakePlugins(Plugins):
     """Plugins from a dictionary."""
 
     def __init__(self) -> None:
@@ -99,6 +103,10 @@ class FakePlugins:
             raise PluginError(f"there is no {name}", code="unknown_plugin", given=name, remedy="did you mean it?")
         return self.known[group][name]
 
+    def find(self, group: str, name: str) -> Found:
+        point = EntryPoint(name, "acme:Made", group)
+        return Found(group, name, "acme", "1.0", "acme", "Made", point)
+
 
 class _OnlyZero(FakeControl):
     def __init__(self) -> None:
@@ -109,7 +117,7 @@ def _check(folder: Path, text: str) -> Any:
     path = folder / "spec.yaml"
     path.write_text(text)
     spec, document = load_spec(path)
-    return check_spec(spec, document, FakePlugins())  # type: ignore[arg-type]
+    return check_spec(spec, document, FakePlugins())
 
 
 def _problems(folder: Path, text: str, error: type[SpecError] | type[PluginError] = SpecError) -> dict[str, Any]:
@@ -195,3 +203,122 @@ def test_the_direction_is_that_of_the_metric_that_reports_the_objective(tmp_path
     path.write_text(SPEC)
     spec: Spec = load_spec(path)[0]
     assert objective_metric_is_greater_better(spec, FakePlugins()) is True  # type: ignore[arg-type]
+
+
+# Plugins that are broken, and what can never run
+
+
+def _broken(folder: Path, text: str, change: Any) -> Any:
+    path = folder / "spec.yaml"
+    path.write_text(text)
+    spec, document = load_spec(path)
+    plugins = FakePlugins()
+    change(plugins.known)
+    with pytest.raises(PluginError) as raised:
+        check_spec(spec, document, plugins)
+    return raised.value.problems[0]
+
+
+class _Stumbling:
+    contract = 1
+    Config = Empty
+
+    def __init__(self, config: Any) -> None:
+        raise ValueError("not today")
+
+
+def test_a_constructor_that_fails_is_the_plugins_fault_with_its_distribution_and_place(tmp_path: Path) -> None:
+    problem = _broken(tmp_path, SPEC, lambda known: known["espalier.base_models"].update(minilm=_Stumbling))
+    assert (problem.code, problem.line, problem.field) == ("broken_plugin", 9, "candidates.lora.base")
+    assert "minilm (acme 1.0, espalier.base_models: acme:Made)" in problem.message
+    assert "ValueError: not today" in problem.message
+
+
+def test_traits_that_fail_are_the_methods_fault(tmp_path: Path) -> None:
+    def traits(self: Any) -> Any:
+        raise KeyError("rank")
+
+    method = _plugin(RankConfig, FakePeft, traits=traits)
+    problem = _broken(tmp_path, SPEC, lambda known: known["espalier.peft_methods"].update(lora=method))
+    assert problem.code == "broken_plugin"
+    assert "lora (acme 1.0" in problem.message
+    assert "traits raises KeyError" in problem.message
+
+
+FULL = "  full: {strategy: whole, base: {from: lora}}\n"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "field", "words"),
+    [
+        ("evaluate:", FULL + "evaluate:", "candidates.full.base.from", "is an adapter on a base"),
+        (
+            "    base: minilm\n",
+            "    base: minilm\n    training: {batch_size: 10}\n    where: {workers: 4}\n",
+            "candidates.lora.training.batch_size",
+            "no multiple of workers x micro_batch_size = 8",
+        ),
+        (
+            "evaluate:",
+            "  rm: {strategy: whole, base: minilm}\n  tuned: {strategy: whole, base: minilm, "
+            "auxiliaries: {reward: {from: rm}}}\nevaluate:",
+            "candidates.tuned.auxiliaries.reward",
+            "takes no auxiliary 'reward'",
+        ),
+        ("{rank: 8}", "{rank: 8, path: words.txt}", "candidates.lora.peft.config.path", "names a file"),
+        ("{rank: 8}", "{scale: .inf}", "candidates.lora.peft.config.scale", "must be a finite number"),
+    ],
+    ids=["adapter as base", "batch size", "auxiliary", "file of a method", "no number"],
+)
+def test_what_can_never_run_is_found_with_its_place(tmp_path: Path, old: str, new: str, field: str, words: str) -> None:
+    problem = _problems(tmp_path, SPEC.replace(old, new, 1))[field]
+    assert words in problem.message
+    assert problem.line
+
+
+def test_examples_longer_than_the_models_positions_are_refused(tmp_path: Path) -> None:
+    class Sizes(PluginConfig):
+        max_positions: int = Field(default=64, description="Positions.")
+
+    path = tmp_path / "spec.yaml"
+    path.write_text(SPEC)
+    spec, document = load_spec(path)
+    plugins = FakePlugins()
+    plugins.known["espalier.model_strategies"]["peft"] = _plugin(Sizes, PeftStrategy)
+    with pytest.raises(SpecError, match=r"max_tokens 128 is more than the model's max_positions 64"):
+        check_spec(spec, document, plugins)
+
+
+# Secrets
+
+
+SECRET = SPEC.replace("{text: message}", "{text: {secret: ACME_TOKEN}}")
+
+
+def test_a_secret_reaches_the_plugin_and_stays_a_name_in_the_spec(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACME_TOKEN", "hush-hush")
+    path = tmp_path / "spec.yaml"
+    path.write_text(SECRET)
+    spec, document = load_spec(path)
+    plugins = FakePlugins()
+    heard: list[str] = []
+    plugins.known["espalier.tasks"]["classify"].__init__ = lambda self, config: heard.append(config.text)  # type: ignore[misc]
+    check_spec(spec, document, plugins)
+    assert heard == ["hush-hush"]
+    assert "hush-hush" not in spec.model_dump_json()
+
+
+def test_a_secret_that_the_environment_lacks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ACME_TOKEN", raising=False)
+    problem = _problems(tmp_path, SECRET)["objective.task.config"]
+    assert (problem.code, problem.line) == ("no_secret", 2)
+    assert "ACME_TOKEN" in problem.message
+
+
+def test_an_error_about_a_secret_does_not_show_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACME_TOKEN", "hush-hush")
+    text = SPEC.replace("{rank: 8}", "{rank: {secret: ACME_TOKEN}}")
+    problem = _problems(tmp_path, text)["candidates.lora.peft.config.rank"]
+    assert "hush-hush" not in str(problem) + str(problem.given)

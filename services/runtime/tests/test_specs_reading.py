@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from espalier_runtime.specs import From, Spec, load_spec
 from espalier_runtime.specs.reading import candidate_order
+from espalier_runtime.specs.writing import write_spec
 from espalier_sdk.errors import Problem, SpecError
 
 GOOD = """\
@@ -276,3 +277,52 @@ def test_the_schema_says_any_of_for_a_base_as_for_every_union() -> None:
     base = Spec.model_json_schema()["$defs"]["Candidate"]["properties"]["base"]
     assert "oneOf" not in str(base)
     assert {"$ref": "#/$defs/Choice"} in base["anyOf"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "field"),
+    [
+        ("epochs: 2", "epochs: .inf", "candidates.lora.training.epochs"),
+        ("epochs: 2", "max_grad_norm: .nan", "candidates.lora.training.max_grad_norm"),
+        ("epochs: 2", 'batch_size: "16"', "candidates.lora.training.batch_size"),
+        ("epochs: 2", "batch_size: true", "candidates.lora.training.batch_size"),
+        ("epochs: 2", "batch_size: 16.0", "candidates.lora.training.batch_size"),
+        ("base: minilm", "base: minilm\n    competes: 1", "candidates.lora.competes"),
+        ("base: minilm", 'base: minilm\n    competes: "yes"', "candidates.lora.competes"),
+        ("test: 0.2", 'test: "0.2"', "data.tickets.split.test"),
+    ],
+)
+def test_a_value_of_another_kind_is_not_made_to_fit(tmp_path: Path, old: str, new: str, field: str) -> None:
+    problem = _problems(tmp_path, GOOD.replace(old, new))[field]
+    assert problem.line
+    assert problem.accepted
+
+
+def test_a_split_without_validation_is_refused_unless_a_column_says_it(tmp_path: Path) -> None:
+    problem = _problems(tmp_path, GOOD.replace("validation: 0.1", "validation: 0"))["data.tickets.split"]
+    assert "nothing to compare" in problem.message
+    spec = _load(
+        tmp_path, GOOD.replace("by: hash, test: 0.2, validation: 0.1", "by: column, column: part, validation: 0")
+    )
+    assert spec.data["tickets"].split.validation == 0
+
+
+def test_serving_a_candidate_that_does_not_compete_is_refused(tmp_path: Path) -> None:
+    text = GOOD.replace("challenger: runner-up", "challenger: lora").replace(
+        "base: minilm", "base: minilm\n    competes: false"
+    )
+    problem = _problems(tmp_path, text)["serve.challenger"]
+    assert "does not compete" in problem.message
+    assert problem.accepted == "chosen, runner-up, scratch"
+
+
+def test_a_spec_that_is_written_is_read_back_the_same_from_anywhere(tmp_path: Path) -> None:
+    odd = 'name: files, config: {paths: [tickets.csv], delimiter: "\\t", note: "2020-01-01", more: {secret: TOKEN}}'
+    text = GOOD.replace('name: files, config: {paths: [tickets.csv, "s3://bucket/more.csv"]}', odd)
+    spec = _load(tmp_path, text, "candidates.lora.training.epochs=7", "candidates.lora.training.learning_rate=1e-5")
+    other = tmp_path / "elsewhere" / "copy.yaml"
+    other.parent.mkdir()
+    write_spec(spec, other)
+    again, _ = load_spec(other)
+    assert again == spec
+    assert again.data["tickets"].sources[0].config["paths"] == [str(tmp_path / "tickets.csv")]

@@ -250,9 +250,9 @@ def test_gc_finds_attempts_without_a_fresh_heartbeat_and_keeps_what_a_manifest_n
     _write(dead)
     _write(alive)
     assert set(store.abandoned(older_than_seconds=3600)) == set()
-    time.sleep(1.1)
+    time.sleep(3.1)  # S3 tells whole seconds
     alive._beat()
-    assert set(store.abandoned(older_than_seconds=1)) == {dead.id}
+    assert set(store.abandoned(older_than_seconds=3)) == {dead.id}
     freed = store.discard(dead.id)
     assert freed >= (3003 if store.local else 1)
     assert not store._info(f"attempts/{dead.id}/heartbeat").is_file
@@ -282,6 +282,55 @@ def test_a_failure_is_left_in_the_attempt(store: Store) -> None:
     attempt.fail('{"code": "data"}')
     attempt.close()
     assert store._read_or_none(f"attempts/{attempt.id}/failure.json") == '{"code": "data"}'
+
+
+def test_what_lies_beside_a_failed_attempt_can_be_read_where_its_address_says(store: Store) -> None:
+    attempt = store.begin(REQUEST)
+    (attempt.beside / "quarantine.jsonl").write_text("bad")
+    attempt.fail("{}")
+    attempt.close()
+    assert attempt.beside_uri.endswith(f"attempts/{attempt.id}/beside")
+    assert attempt.beside_uri.startswith(store.uri)
+    assert store._read_or_none(f"attempts/{attempt.id}/beside/quarantine.jsonl") == "bad"
+
+
+def test_what_an_attempt_at_work_reads_is_leased(store: Store) -> None:
+    used, other = _publish(store, "aa" * 32).ref(), _publish(store, "bb" * 32, {"other": b"1"}).ref()
+    attempt = store.begin(REQUEST, reads=[used])
+    assert store.leased(within_seconds=60) == {used}
+    attempt.read(other)
+    assert store.leased(within_seconds=60) == {used, other}
+    assert store.leased(within_seconds=-60) == set()
+    attempt.close()
+
+
+def test_many_files_stand_in_a_list_of_their_own(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("espalier_runtime.attempt.MANY_FILES", 2)
+    manifest = _publish(store)
+    assert manifest.files == ()
+    assert manifest.file_list is not None
+    assert (manifest.file_list.count, manifest.size_bytes) == (3, 3003)
+    assert [entry.path for entry in store.files(manifest)] == sorted(FILES)
+    opened = store.open_artifact(manifest.ref())
+    assert (opened.folder / "deep" / "part-00001.parquet").read_bytes() == b"two"
+    assert store.verify(manifest.ref()) is None
+
+
+@pytest.mark.parametrize("change", [lambda data: b"PAR1", lambda data: data[:20]], ids=["another file", "cut"])
+def test_a_damaged_list_of_files_is_found(store: Store, monkeypatch: pytest.MonkeyPatch, change: Any) -> None:
+    monkeypatch.setattr("espalier_runtime.attempt.MANY_FILES", 2)
+    manifest = _publish(store)
+    _change(store, f"attempts/{_attempt(manifest)}/files.parquet", change)
+    assert "list of its files" in str(store.verify(manifest.ref()))
+    with pytest.raises(DataError, match=r"list of files .* damaged"):
+        store.open_artifact(manifest.ref())
+
+
+def test_looking_at_a_store_does_not_make_it(tmp_path: Path) -> None:
+    store = Store.look(str(tmp_path / "absent"))
+    assert store.find_request(REQUEST) is None
+    assert list(store.refs()) == []
+    assert not (tmp_path / "absent").exists()
 
 
 def test_a_remote_writer_leaves_nothing_in_the_temporary_folder(store: Store) -> None:

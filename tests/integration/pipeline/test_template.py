@@ -5,11 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tomllib
 import zipfile
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 from espalier_pipeline.command import run as command
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +53,31 @@ def test_the_new_plugin_is_found_and_shown_by_name(installed) -> None:
             check=True,
         ).stdout
     )
+
+
+def test_the_template_asks_for_a_range_that_holds_the_lowest_and_the_newest_contract() -> None:
+    project = tomllib.loads((ROOT / "plugins" / "template" / "pyproject.toml").read_text())["project"]
+    (wanted,) = [one for text in project["dependencies"] if (one := Requirement(text)).name == "espalier-sdk"]
+    lowest = next(one.version for one in wanted.specifier if one.operator == ">=")
+    assert wanted.specifier.contains(lowest)
+    assert wanted.specifier.contains(version("espalier-sdk"))
+
+
+def test_the_kit_runs_against_an_installed_wheel_of_the_sdk(installed, tmp_path: Path) -> None:
+    """Today the lowest version that the template allows is the newest there is, so one wheel stands for both."""
+    source, environment = installed
+    sdk = ROOT / "plugins" / "sdk"
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(sdk)]
+    subprocess.run(build, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    alone = {**environment, "PYTHONPATH": f"{tmp_path / 'site'}{os.pathsep}{environment['PYTHONPATH']}"}
+    seen = "import espalier_sdk.testing; print(espalier_sdk.testing.__file__)"
+    where = subprocess.run([sys.executable, "-c", seen], capture_output=True, text=True, env=alone, check=True)
+    assert where.stdout.startswith(str(tmp_path / "site"))
+    line = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(source)]
+    done = subprocess.run(line, capture_output=True, text=True, env=alone, cwd=source, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_a_name_that_python_cannot_import_is_refused(tmp_path: Path) -> None:

@@ -65,6 +65,14 @@ class FileEntry(_Frozen):
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
 
 
+class FileList(_Frozen):
+    """The files of an artifact that has many, named by one hash; the list itself lies in the store."""
+
+    count: int = Field(ge=0)
+    size_bytes: int = Field(ge=0)
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+
 class PluginUse(_Frozen):
     """A plugin that had a part in making an artifact, down to the hash of its code."""
 
@@ -98,10 +106,17 @@ class Manifest(_Frozen):
     requires: tuple[PluginNeed, ...] = ()
     metrics: dict[str, Any] = Field(default_factory=dict)
     provenance: dict[str, Any] = Field(default_factory=dict)
+    file_list: FileList | None = Field(default=None, description="Stands for `files` where there are many.")
+
+    @property
+    def size_bytes(self) -> int:
+        """Returns the bytes of all files."""
+        return self.file_list.size_bytes if self.file_list else sum(entry.size_bytes for entry in self.files)
 
     def digest(self) -> str:
         """Returns the artifact's digest."""
-        return digest_of(self.model_dump(mode="json", exclude={"metrics", "provenance"}))
+        left_out = {"metrics", "provenance"} | (set() if self.file_list else {"file_list"})
+        return digest_of(self.model_dump(mode="json", exclude=left_out))
 
     def ref(self) -> ArtifactRef:
         """Returns the reference that names this artifact."""

@@ -63,6 +63,8 @@ def mismatches(plugin: type, group: Group) -> tuple[str, ...]:
     if protocol is None:
         return (f"kind is {getattr(plugin, 'kind', None)!r}, accepted: {', '.join(_KIND_OF_TRANSFORM)}",)
     found: list[str] = []
+    if hasattr(plugin, "Config") and not _is_model(plugin.Config):
+        found.append(f"Config is {plugin.Config!r}, must be a pydantic model class, such as a PluginConfig")
     for name in _members(protocol):
         wanted, given = getattr(protocol, name, None), getattr(plugin, name, None)
         if not hasattr(plugin, name):
@@ -70,6 +72,12 @@ def mismatches(plugin: type, group: Group) -> tuple[str, ...]:
         elif inspect.isfunction(wanted) and name != "__init__":
             found.extend(_signature_difference(name, wanted, given))
     return tuple(found)
+
+
+def _is_model(config: Any) -> bool:
+    from pydantic import BaseModel
+
+    return isinstance(config, type) and issubclass(config, BaseModel)
 
 
 def _protocol_of(plugin: type, group: Group) -> type | None:

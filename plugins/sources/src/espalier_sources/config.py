@@ -41,6 +41,13 @@ class FilesConfig(PluginConfig):
     def _several(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
 
+    @field_validator("paths")
+    @classmethod
+    def _named(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if any(not path.strip() for path in value):
+            raise ValueError("a path is empty: name a file, a folder or a glob")
+        return value
+
     @field_validator("encoding")
     @classmethod
     def _known(cls, value: str | None) -> str | None:

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from espalier_runtime.job import Job, Stage
-from espalier_runtime.ray_session import configure_ray_data
+from espalier_runtime.ray_session import configure_ray_data, own_errors
 from espalier_sdk.choice import Choice
 from espalier_sdk.columns import ROW
 from espalier_sdk.errors import DataError, Problem
 
 from espalier_ingestion import reading
 from espalier_ingestion.profiling import Profile
-from espalier_ingestion.unifying import conform, unify
+from espalier_ingestion.unifying import as_text, conform, misfits, mixed_columns, unify
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -46,9 +46,9 @@ def run(job: Job) -> dict[str, Any]:
     records = reading.read_tasks(tasks, sources).materialize()
     seen = _look(records, job.beside / QUARANTINE, total=len(tasks), job=job)
     _refuse_failures(seen.failures)
-    _refuse_bad_rows(seen, limit=data.bad_rows, kept_at=job.beside / QUARANTINE, sources=data.sources)
+    _refuse_bad_rows(seen, limit=data.bad_rows, kept_at=f"{job.beside_uri}/{QUARANTINE}", sources=data.sources)
     shutil.copyfile(job.beside / QUARANTINE, job.out / QUARANTINE)
-    schema, notes = unify(seen.schemas)
+    schema, notes = _fitting(records, seen.schemas)
     profile = Profile(schema)
     rows = _write(records, schema, profile, job.out / DOCUMENTS)
     assert rows == seen.good, f"{rows} rows were written, {seen.good} were read"
@@ -117,7 +117,7 @@ def _places(sources: Sequence[Choice]) -> Iterator[str]:
             yield from [value] if isinstance(value, str) else map(str, value)
 
 
-def _refuse_bad_rows(seen: _Seen, *, limit: float, kept_at: Path, sources: Sequence[Choice]) -> None:
+def _refuse_bad_rows(seen: _Seen, *, limit: float, kept_at: str, sources: Sequence[Choice]) -> None:
     total = seen.good + seen.bad
     if not total:
         raise DataError(
@@ -150,6 +150,32 @@ def _refuse_bad_rows(seen: _Seen, *, limit: float, kept_at: Path, sources: Seque
     )
 
 
+def _fitting(records: ray.data.Dataset, schemas: Sequence[pa.Schema]) -> tuple[pa.Schema, list[str]]:
+    """Returns the schema that holds every value, and notes on its types.
+
+    Types alone do not tell whether an integer above 2**53 meets a column of floats: where types differ, one more
+    pass over those columns does.
+    """
+    schema, notes = unify(schemas)
+    mixed = mixed_columns(schemas, schema)
+    if not mixed:
+        return schema, notes
+
+    def look(batch: pa.Table) -> pa.Table:
+        import pyarrow as pa
+
+        goods = (reading.open_good(good) for good in batch.column(reading.GOOD).to_pylist() if good is not None)
+        return pa.table(
+            {"name": pa.array([name for good in goods for name in misfits(good, schema, mixed)], pa.string())}
+        )
+
+    with own_errors():
+        looked = records.select_columns([reading.GOOD]).map_batches(look, batch_size=1, batch_format="pyarrow")
+        names = sorted({row["name"] for row in _rows(looked)})
+    wider, more = as_text(schema, names)
+    return wider, notes + more
+
+
 def _write(records: ray.data.Dataset, schema: pa.Schema, profile: Profile, folder: Path) -> int:
     from espalier_runtime.tables import write_parts
 
@@ -158,7 +184,8 @@ def _write(records: ray.data.Dataset, schema: pa.Schema, profile: Profile, folde
             yield conform(reading.open_good(good), schema)
 
     finished = records.select_columns([reading.GOOD]).map_batches(finish, batch_size=1, batch_format="pyarrow")
-    return write_parts(_numbered(finished, profile), folder)
+    with own_errors():
+        return write_parts(_numbered(finished, profile), folder)
 
 
 def _numbered(batches: ray.data.Dataset, profile: Profile) -> Iterator[pa.Table]:

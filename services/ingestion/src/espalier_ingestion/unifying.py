@@ -41,6 +41,39 @@ def unify(schemas: Sequence[pa.Schema]) -> tuple[pa.Schema, list[str]]:
     return pa.schema(fields), notes
 
 
+def mixed_columns(schemas: Sequence[pa.Schema], schema: pa.Schema) -> list[str]:
+    """Returns the columns whose type in some place is another than in the schema: whose values may not fit it."""
+    names = {field.name for one in schemas for field in one if field.name in schema.names}
+    return sorted(
+        name
+        for name in names
+        if any(name in one.names and _plain(one.field(name).type) != schema.field(name).type for one in schemas)
+    )
+
+
+def misfits(rows: pa.Table, schema: pa.Schema, names: Sequence[str]) -> list[str]:
+    """Returns the columns, of those named, that hold a value which their type in the schema cannot hold."""
+    import pyarrow as pa
+
+    found = []
+    for name in names:
+        if name in rows.column_names:
+            try:
+                _cast(rows.column(name), schema.field(name).type)
+            except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+                found.append(name)
+    return found
+
+
+def as_text(schema: pa.Schema, names: Sequence[str]) -> tuple[pa.Schema, list[str]]:
+    """Returns the schema with some columns as text, and a note for each."""
+    import pyarrow as pa
+
+    notes = [f"column {name!r} holds values that {schema.field(name).type} cannot: all of it is text" for name in names]
+    fields = [pa.field(one.name, pa.string()) if one.name in names else one for one in schema]
+    return pa.schema(fields), notes
+
+
 def conform(rows: pa.Table, schema: pa.Schema) -> pa.Table:
     """Returns rows with the columns of a schema (absent ones null), then ORIGIN, LINE and ID."""
     import pyarrow as pa
@@ -110,7 +143,8 @@ def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
 
     if column.type == kind:
         return column
-    if kind == pa.string() and (pa.types.is_nested(column.type) or pa.types.is_temporal(column.type)):
+    binary = pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type)
+    if kind == pa.string() and (binary or pa.types.is_nested(column.type) or pa.types.is_temporal(column.type)):
         return pa.chunked_array([pa.array([_as_json(value) for value in column.to_pylist()], kind)])
     return column.cast(kind)
 
@@ -118,4 +152,6 @@ def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
 def _as_json(value: Any) -> str | None:
     if value is None or isinstance(value, str):
         return value
+    if isinstance(value, bytes):
+        return value.decode("utf-8", errors="backslashreplace")  # loses nothing
     return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, list | dict) else str(value)

@@ -12,6 +12,8 @@ from espalier_runtime.plugins import Found, Plugins
 from espalier_sdk.errors import PluginError, SpecError
 from espalier_sdk.groups import did_you_mean
 
+from espalier_pipeline.packed import packed_folder
+
 _TEMPLATE_NAME = "shout"
 
 
@@ -63,21 +65,16 @@ def new_plugin(name: str, folder: Path | None) -> Path:
     target = folder or Path(f"espalier-{name}")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise SpecError("is not empty", file=str(target), remedy="give a new folder with --out")
-    for source in sorted(template_folder().rglob("*")):
+    template = packed_folder("_template", "plugins/template")
+    for source in sorted(template.rglob("*")):
         if source.is_file() and not {"__pycache__", "dist", ".pytest_cache"} & set(source.parts):
-            copied = target / _renamed(source.relative_to(template_folder()).as_posix(), name).replace("-", "_")
+            copied = target / _renamed(source.relative_to(template).as_posix(), name).replace("-", "_")
             copied.parent.mkdir(parents=True, exist_ok=True)
             if source.suffix in (".py", ".toml", ".md"):
                 copied.write_text(_renamed(source.read_text(encoding="utf-8"), name), encoding="utf-8")
             else:
                 shutil.copyfile(source, copied)
     return target
-
-
-def template_folder() -> Path:
-    """Returns the template: inside the wheel, or of the checkout."""
-    packed = Path(__file__).parent / "_template"
-    return packed if packed.is_dir() else Path(__file__).resolve().parents[4] / "plugins" / "template"
 
 
 def _renamed(text: str, name: str) -> str:

@@ -14,10 +14,11 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from espalier_runtime.main import PARENT_VARIABLE
+from espalier_runtime.parent import PARENT_VARIABLE
 from espalier_runtime.progress import EVENTS_VARIABLE
+from espalier_runtime.store import disk_error
 from espalier_sdk import errors
 
 _BY_EXIT_CODE = {
@@ -44,11 +45,12 @@ def run_child(
 ) -> dict[str, Any]:
     """Runs `python -m module` and returns the JSON document that it prints.
 
-    Raises the error that the child reported, with its exit code, or ClusterError where it died without a word.
+    Raises the error that the child reported, with its exit code, ClusterError where it died without a word, or
+    DataError where the disk does not take its log.
     """
-    log.parent.mkdir(parents=True, exist_ok=True)
+    log_file = _open_log(log)
     read_end, write_end = os.pipe()
-    with log.open("ab") as log_file:
+    with log_file:
         child = subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
             stdin=subprocess.PIPE,
@@ -84,6 +86,14 @@ def end(child: subprocess.Popen[bytes]) -> None:
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
+
+
+def _open_log(log: Path) -> BinaryIO:
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        return log.open("ab")
+    except OSError as error:
+        raise disk_error(error, str(log)) from error
 
 
 def _listen(descriptor: int, on_event: Callable[[dict[str, Any]], None]) -> None:
@@ -131,8 +141,7 @@ class RayHead:
         arguments = ["--cpus", str(self._cpus or os.cpu_count() or 1)]
         if self._memory:
             arguments += ["--memory-gib", str(self._memory)]
-        self._log.parent.mkdir(parents=True, exist_ok=True)
-        with self._log.open("ab") as log_file:
+        with _open_log(self._log) as log_file:
             self._child = subprocess.Popen(
                 [sys.executable, "-m", "espalier_pipeline.ray_head", *arguments],
                 stdin=subprocess.PIPE,

@@ -8,12 +8,17 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
+import traceback
+from pathlib import Path
 from typing import Any
 
 import typer
+from espalier_runtime.parent import watch_parent
 from espalier_sdk.errors import EXIT_INTERRUPTED, EspalierError, Problem
 
 from espalier_pipeline.commands import building, endpoint, installed, looking, models
+from espalier_pipeline.commands.printing import print_problems
 
 _UsageError: Any = typer.BadParameter.__base__  # typer bundles click and exports no other way to its UsageError
 _QUIET = {
@@ -41,7 +46,8 @@ models.register(app)
 
 
 def main() -> None:
-    """Runs the command line and exits with the code of what happened."""
+    """Runs the command line and exits with the code of what happened, or with its parent where that one asks for it."""
+    watch_parent()
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     sys.exit(run(sys.argv[1:]))
@@ -67,6 +73,23 @@ def run(arguments: list[str]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # where no command had more to say about its file
+        from espalier_runtime.disk import disk_error
+
+        told = disk_error(error, str(error.filename or Path.cwd()))
+        report(told.problems, as_json=as_json)
+        return told.exit_code
+    except Exception as error:
+        report((_defect(error),), as_json=as_json)
+        return EspalierError.exit_code
+
+
+def _defect(error: Exception) -> Problem:
+    """Returns the problem for a defect of ours; its traceback goes into a file, because nobody else wants it."""
+    with tempfile.NamedTemporaryFile("w", prefix="espalier-", suffix=".log", delete=False, encoding="utf-8") as log:
+        traceback.print_exception(error, file=log)
+    message = " ".join(f"{type(error).__name__}: {error}".split())
+    return Problem(code="internal", message=message, file=log.name, remedy="a defect: report it with this file")
 
 
 def report(problems: tuple[Problem, ...], *, as_json: bool) -> None:
@@ -74,8 +97,7 @@ def report(problems: tuple[Problem, ...], *, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"errors": [problem.to_json() for problem in problems]}, default=_text))
         return
-    for problem in problems:
-        print(f"error: {problem}", file=sys.stderr)
+    print_problems(problems)
 
 
 def _text(value: Any) -> str:

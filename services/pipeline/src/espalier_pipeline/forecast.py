@@ -5,6 +5,7 @@ Starts no Ray and changes nothing; blueprints are built in a child process.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,10 +20,11 @@ from espalier_runtime.specs.reading import candidate_order
 from espalier_runtime.store import Store
 from espalier_sdk import ArtifactRef
 from espalier_sdk.artifacts import digest_of
-from espalier_sdk.errors import EspalierError
+from espalier_sdk.errors import EspalierError, PluginError, SpecError
 
 from espalier_pipeline import tables
 from espalier_pipeline.children import run_child
+from espalier_pipeline.evaluating import has_rows, verdict_of
 from espalier_pipeline.places import Places
 
 
@@ -55,11 +57,10 @@ def plan(
     plugins = Plugins()
     check_spec(spec, document, plugins)
     places = Places.of(document.path, home=home, store=store)
-    opened = Store.open(places.store)
-    steps = list(_Planner(spec, plugins, opened).steps())
+    steps = list(_Planner(spec, plugins, Store.look(places.store)).steps())
     if all(step.ref for step in steps if step.stage == "train"):
         return steps
-    sizes = _sizes(document.path, places, overrides)
+    sizes = _sizes(document.path, places.store, overrides)
     return [_with_size(step, sizes.get(step.name)) if step.stage == "train" else step for step in steps]
 
 
@@ -72,9 +73,10 @@ def render(steps: Sequence[Step]) -> str:
         memory = f"{tables.size(step.memory_bytes)} + activations" if step.memory_bytes and not step.ref else ""
         trained = tables.count(step.trainable_parameters) if step.trainable_parameters and not step.ref else ""
         rows.append([step.stage, step.name, done, time, memory, trained])
-    left = [step for step in steps if not step.ref]
+    making = [step for step in steps if step.stage != "serve"]  # proposing leaves nothing in the store to find again
+    left = [step for step in making if not step.ref]
     known = [step.seconds for step in left if step.seconds is not None]
-    text = f"{len(steps) - len(left)} of {len(steps)} stages are done"
+    text = f"{len(making) - len(left)} of {len(making)} stages are done"
     if known:
         text += f"; those left took {tables.seconds(sum(known))} when last made"
     return f"{tables.columns(rows)}\n{text}"
@@ -93,12 +95,14 @@ class _Planner:
         for name in candidate_order(self._spec):
             yield from self._data_steps(name, made)
             yield from self._model_steps(name, made, models)
-        competing = [name for name in models if self._spec.candidates[name].competes]
-        for name in competing:
-            inputs = {"dataset": made[self._dataset_key(name)], "model": models[name]}
-            yield self._evaluation(name, inputs)
-        yield self._evaluation("baselines", {"dataset": made[self._dataset_key(competing[0])]})
-        yield Step("evaluate", "test split", None, "opened for the chosen candidate and the runner-up", None)
+        datasets = {name: made[self._dataset_key(name)] for name in models if self._spec.candidates[name].competes}
+        measured: dict[str, ArtifactRef] = {}
+        for name, dataset in datasets.items():
+            step = self._evaluation(name, "validation", {"dataset": dataset, "model": models[name]})
+            measured |= {name: ArtifactRef.parse(step.ref)} if step.ref else {}
+            yield step
+        yield self._evaluation("baselines", "validation", {"dataset": next(iter(datasets.values()))})
+        yield from self._test_steps(datasets, models, measured)
         if self._spec.serve:
             yield Step("serve", self._spec.serve.endpoint, None, "proposed again; no change where it is served", None)
 
@@ -147,22 +151,49 @@ class _Planner:
         step, models[name] = self._step(requests.train_request(self._spec, name, known, self._plugins))
         yield step
 
-    def _evaluation(self, name: str, inputs: Mapping[str, ArtifactRef | None]) -> Step:
+    def _test_steps(
+        self,
+        datasets: Mapping[str, ArtifactRef | None],
+        models: Mapping[str, ArtifactRef | None],
+        measured: Mapping[str, ArtifactRef],
+    ) -> Iterator[Step]:
+        """Yields the evaluations on test where the choice can be made already, else one step that stands for them."""
+        if len(measured) < len(datasets):
+            yield Step("evaluate", "test split", None, "opened for the chosen candidate and the runner-up", None)
+            return
+        verdict = verdict_of(
+            self._spec, [self._entry(name, models[name], measured[name]) for name in measured], self._plugins
+        )
+        for name in (verdict.chosen, verdict.runner_up):
+            dataset = datasets[name] if name else None
+            if name and dataset and has_rows(self._store, dataset, "test"):
+                yield self._evaluation(name, "test", {"dataset": dataset, "model": models[name]})
+
+    def _entry(self, name: str, model: ArtifactRef | None, evaluation: ArtifactRef) -> dict[str, Any]:
+        assert model is not None, "an evaluation was made of it"
+        cost, metrics = self._spec.objective.cost, self._store.manifest(model).metrics
+        return {"name": name, "validation": self._store.manifest(evaluation).metrics["values"], cost: metrics[cost]}
+
+    def _evaluation(self, name: str, split: str, inputs: Mapping[str, ArtifactRef | None]) -> Step:
         known = {role: ref for role, ref in inputs.items() if ref is not None}
         if len(known) < len(inputs):
-            return self._waiting("evaluate", "evaluation", f"{name}-validation", "its model or data is not made yet")
-        request = requests.evaluate_request(
-            self._spec, name=name, split="validation", inputs=known, plugins=self._plugins
-        )
+            return self._waiting("evaluate", "evaluation", f"{name}-{split}", "its model or data is not made yet")
+        request = requests.evaluate_request(self._spec, name=name, split=split, inputs=known, plugins=self._plugins)
         return self._step(request)[0]
 
     def _step(self, request: StageRequest) -> tuple[Step, ArtifactRef | None]:
         ref = self._store.find_request(request.digest())
         before = self._latest(request.kind, request.name)
-        if ref is not None:
+        if ref is not None and not self._store.verify_manifest(ref):
+            why = "its manifest is damaged: `espalier store verify --remove-damaged` first"
+            return Step(request.stage, request.name, None, why, None), None
+        if ref is not None and not request.read_again:
             return Step(request.stage, request.name, str(ref), "", None), ref
         if before is None:
             return Step(request.stage, request.name, None, "never made", None), None
+        if request.read_again:
+            why = "read again: its source cannot tell whether it changed (`as_of` would pin it)"
+            return Step(request.stage, request.name, None, why, before["seconds"]), None
         differs = changed(before["components"], request.components())
         why = f"changed: {', '.join(differs)}" if differs else "its artifact is gone"
         return Step(request.stage, request.name, None, why, before["seconds"]), None
@@ -180,15 +211,25 @@ class _Planner:
         return max(found, key=lambda provenance: float(provenance["started_at"])) if found else None
 
 
-def _sizes(path: Path, places: Places, overrides: Sequence[str]) -> dict[str, dict[str, int]]:
-    arguments = ["--spec", str(path), "--store", places.store]
-    for override in overrides:
-        arguments += ["--set", override]
-    log = places.home / "logs" / "plan.log"
-    try:
-        return run_child("espalier_training.forecast", arguments, log=log, environment={}, on_event=lambda event: None)
-    except EspalierError:
-        return {}  # sizes are a courtesy: what is wrong with a base, the run itself tells
+def _sizes(path: Path, store: str, overrides: Sequence[str]) -> dict[str, dict[str, int]]:
+    """Asks the training service for the sizes of candidates; raises what it finds wrong with the spec.
+
+    The child gets a store of its own where there is none yet: planning leaves nothing behind.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        there = "://" in store or Path(store).is_dir()
+        arguments = ["--spec", str(path), "--store", store if there else str(Path(scratch) / "store")]
+        for override in overrides:
+            arguments += ["--set", override]
+        log = Path(scratch) / "plan.log"
+        try:
+            return run_child(
+                "espalier_training.forecast", arguments, log=log, environment={}, on_event=lambda event: None
+            )
+        except (SpecError, PluginError):
+            raise  # a method that finds nothing to train in its base, for example: no run of it can end well
+        except EspalierError:
+            return {}  # sizes are a courtesy: what is wrong with the data or the disk, the run itself tells
 
 
 def _with_size(step: Step, size: Mapping[str, int] | None) -> Step:

@@ -62,8 +62,16 @@ def guess(paths: Sequence[Path], *, text: str | None = None, target: str | None 
     if len(rows) < 10:
         raise DataError(f"{len(rows)} readable rows are too few", file=str(paths[0]), remedy="give at least ten")
     found = Guess(options=options, rows=len(rows), facts={name: _facts(name, rows) for name in rows[0]})
+    found.target = _require(found, target, "--target")
     found.text = _require(found, text, "--text") or _pick_text(found)
-    found.target = _require(found, target, "--target") or _pick_target(found)
+    found.target = found.target or _pick_target(found)
+    if found.text == found.target:
+        raise SpecError(
+            f"column {found.text!r} cannot be both text and target",
+            field="--text",
+            given=found.text,
+            accepted=", ".join(name for name in found.facts if name != found.target) or "another column",
+        )
     _rename(found)
     found.group = next(
         (name for name, one in found.facts.items() if _GROUP.search(name) and 1 < one.distinct < one.filled), None
@@ -162,8 +170,9 @@ def _pick_text(found: Guess) -> str:
             one.mean_characters * _hint(one.name, _TEXT_WORDS),
         )
 
-    best = max(found.facts.values(), key=rank)
-    if best.mean_characters < 3:
+    others = [one for one in found.facts.values() if one.name != found.target]
+    best = max(others, key=rank, default=None)
+    if best is None or best.mean_characters < 3:
         raise DataError("no column looks like text", accepted=", ".join(found.facts), remedy="name it with --text")
     return best.name
 

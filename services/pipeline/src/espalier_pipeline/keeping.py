@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from espalier_sdk.artifacts import ArtifactRef
 from espalier_pipeline.children import run_child
 from espalier_pipeline.places import Places
 from espalier_pipeline.records import RunRecord
+
+_LEASE_SECONDS = 300.0
 
 
 def verify(*, home: Path | None = None, store: str | None = None, remove_damaged: bool = False) -> list[dict[str, Any]]:
@@ -34,24 +37,32 @@ def collect(
     unused: bool = False,
     dry_run: bool = False,
 ) -> dict[str, Any]:
-    """Removes attempts without a fresh heartbeat; with `unused`, also artifacts that nothing names.
+    """Removes attempts without a fresh heartbeat; with `unused`, also artifacts of that age that nothing names.
 
-    Kept are those that a run record or the endpoint database names, and all that they were made of.
+    Kept are those that a run record, the endpoint database or an attempt at work names, all that they were made of,
+    and what is damaged: `store verify` judges that.
     """
     places = Places.of(home=home, store=store)
     opened = Store.open(places.store)
+    age_seconds = older_than_minutes * 60
     swept: dict[str, Any] = {"attempts": [], "artifacts": [], "bytes": 0}
-    if unused:
-        kept = _with_inputs(opened, _named(places))
-        for ref in [ref for ref in opened.refs() if ref not in kept]:
-            swept["artifacts"].append(str(ref))
-            swept["bytes"] += sum(entry.size_bytes for entry in opened.manifest(ref).files)
-            if not dry_run:
-                opened.remove(ref)
-    for attempt in list(opened.abandoned(older_than_seconds=older_than_minutes * 60)):
+    for ref in _unused(opened, places, age_seconds) if unused else ():
+        swept["artifacts"].append(str(ref))
+        swept["bytes"] += opened.manifest(ref).size_bytes
+        if not dry_run:
+            opened.remove(ref)
+    for attempt in list(opened.abandoned(older_than_seconds=age_seconds)):
         swept["attempts"].append(attempt)
         swept["bytes"] += opened.attempt_size(attempt) if dry_run else opened.discard(attempt)
     return swept
+
+
+def _unused(store: Store, places: Places, age_seconds: float) -> list[ArtifactRef]:
+    """Returns what nothing names and is old enough: a run at work publishes first and takes note after that."""
+    found = [ref for ref in store.refs() if time.time() - store.made_at(ref) > age_seconds]
+    # Asked after the list was made, so that what is taken up meanwhile is seen here; a beat comes every 20 s.
+    kept = _with_inputs(store, _named(places) | store.leased(within_seconds=_LEASE_SECONDS))
+    return [ref for ref in found if ref not in kept and store.verify_manifest(ref)]
 
 
 def _named(places: Places) -> set[ArtifactRef]:
@@ -79,10 +90,10 @@ def _served(places: Places) -> list[ArtifactRef]:
 
 def _with_inputs(store: Store, refs: set[ArtifactRef]) -> set[ArtifactRef]:
     kept: set[ArtifactRef] = set()
-    waiting = [ref for ref in refs if store.has(ref)]
+    waiting = list(refs)
     while waiting:
         ref = waiting.pop()
-        if ref not in kept:
+        if ref not in kept and store.verify_manifest(ref):
             kept.add(ref)
-            waiting += [other for other in store.manifest(ref).inputs if store.has(other)]
+            waiting += store.manifest(ref).inputs
     return kept

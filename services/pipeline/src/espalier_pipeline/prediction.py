@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ def predict(
 ) -> Iterator[dict[str, Any]]:
     """Yields each row of a file with its answer added, in order.
 
-    Raises DataError for a row that cannot be read: nothing is left out silently.
+    Raises DataError for a row that cannot be read, and for a column that an answer has too: nothing is left out or
+    written over silently.
     """
     import pyarrow as pa
     from espalier_runtime.opening import open_model
@@ -37,9 +38,10 @@ def predict(
             asked = table.select([name for name in table.column_names if not name.startswith(RESERVED_PREFIX)])
             for start in range(0, asked.num_rows, rows_at_once):
                 rows = asked.slice(start, rows_at_once)
-                answers = opened.predict(rows).to_pylist()
-                for row, answer in zip(rows.to_pylist(), answers, strict=True):
-                    answer.pop(ENCODED_ROW, None)
+                answers = opened.predict(rows)
+                answers = answers.drop_columns([name for name in (ENCODED_ROW,) if name in answers.column_names])
+                _require_apart(rows.column_names, answers.column_names, Path(file))
+                for row, answer in zip(rows.to_pylist(), answers.to_pylist(), strict=True):
                     yield {**row, **answer}
 
 
@@ -49,3 +51,14 @@ def _require_readable(table: Any, file: Path) -> None:
             raise DataError(
                 f"row cannot be read: {error}", file=str(file), line=line, remedy="correct or remove the row"
             )
+
+
+def _require_apart(own: Sequence[str], answered: Sequence[str], file: Path) -> None:
+    if both := [name for name in answered if name in own]:
+        raise DataError(
+            f"the answer would be written over column {', '.join(map(repr, both))} of the file",
+            code="columns",
+            file=str(file),
+            field=both[0],
+            remedy="rename it",
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from espalier_runtime.store import disk_error
-from espalier_sdk.errors import SpecError
+from espalier_sdk.errors import DataError, SpecError
 
 
 class RunRecord:
@@ -37,6 +38,7 @@ class RunRecord:
                 "spec": str(spec),
                 "state": "running",
                 "pid": os.getpid(),
+                "created_at": _created_at(os.getpid()),
                 "started_at": time.time(),
                 "stages": [],
             },
@@ -47,7 +49,7 @@ class RunRecord:
     @classmethod
     def load(cls, runs: Path, identity: str) -> RunRecord:
         """Reads the record whose id begins so; SpecError where none or several do."""
-        found = [folder for folder in runs.glob(f"{identity}*") if (folder / "run.json").is_file()]
+        found = [folder for folder in _folders(runs) if folder.name.startswith(identity)]
         if len(found) != 1:
             raise SpecError(
                 f"{identity!r} names {len(found) or 'no'} run{'s' if len(found) > 1 else ''}",
@@ -56,13 +58,20 @@ class RunRecord:
                 file=str(runs),
                 remedy="`espalier runs` lists them",
             )
-        return cls(found[0], json.loads((found[0] / "run.json").read_text(encoding="utf-8")))
+        try:
+            return cls(found[0], json.loads((found[0] / "run.json").read_text(encoding="utf-8")))
+        except (OSError, ValueError) as error:
+            raise DataError(
+                "the record of this run is damaged", file=str(found[0]), remedy="remove its folder, and run again"
+            ) from error
 
     @classmethod
     def all(cls, runs: Path) -> Iterator[RunRecord]:
-        """Yields every record, the newest first."""
-        folders = [folder for folder in runs.glob("*") if (folder / "run.json").is_file()]
-        records = [cls(one, json.loads((one / "run.json").read_text(encoding="utf-8"))) for one in folders]
+        """Yields every record that can be read, the newest first."""
+        records = []
+        for folder in _folders(runs):
+            with contextlib.suppress(OSError, ValueError):
+                records.append(cls(folder, json.loads((folder / "run.json").read_text(encoding="utf-8"))))
         yield from sorted(records, key=lambda record: -float(record.data["started_at"]))
 
     @property
@@ -78,9 +87,12 @@ class RunRecord:
     def state(self) -> str:
         """Returns running, done, failed or interrupted; a run whose process is gone is `interrupted`."""
         state = str(self.data["state"])
-        if state == "running" and not _alive(int(self.data["pid"])):
-            return "interrupted"
-        return state
+        return "interrupted" if state == "running" and self.process() is None else state
+
+    def process(self) -> int | None:
+        """Returns the id of the process that works on this run, or None where it is gone."""
+        pid, created = int(self.data["pid"]), _created_at(int(self.data["pid"]))
+        return pid if created is not None and abs(created - float(self.data.get("created_at") or 0)) < 1 else None
 
     def update(self, **fields: Any) -> None:
         """Sets fields and saves."""
@@ -97,11 +109,17 @@ class RunRecord:
             raise disk_error(error, str(self.folder)) from error
 
 
-def _alive(pid: int) -> bool:
+def _folders(runs: Path) -> list[Path]:
+    """Returns the folders that hold a record; an id is compared with their names, and never read as a pattern."""
+    return [one for one in runs.iterdir() if (one / "run.json").is_file()] if runs.is_dir() else []
+
+
+def _created_at(pid: int) -> float | None:
+    """Returns when a process was started, which tells it from a later one with its number; None where there is none."""
+    import psutil
+
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else float(process.create_time())
+    except psutil.NoSuchProcess:
+        return None

@@ -17,7 +17,7 @@ from espalier_sdk import ArtifactRef
 from espalier_pipeline import learning, tables
 
 if TYPE_CHECKING:
-    from espalier_pipeline.driver import RunResult
+    from espalier_pipeline.result import RunResult
 
 
 def write_report(result: RunResult, store: Store, path: Path) -> None:

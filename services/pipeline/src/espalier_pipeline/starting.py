@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -9,9 +10,12 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from espalier_runtime.store import disk_error
 from espalier_sdk.errors import SpecError
 
 from espalier_pipeline.inference import Guess, guess
+from espalier_pipeline.packed import packed_folder
+from espalier_pipeline.reading import check
 
 EXAMPLES = {"classification": "support-triage"}
 _LEFT_OUT = shutil.ignore_patterns(".espalier", "__pycache__", "demo.py", "questions.jsonl")
@@ -23,15 +27,12 @@ def new_example(folder: Path, task: str) -> Path:
         raise SpecError(f"there is no example for task {task!r}", given=task, accepted=", ".join(EXAMPLES))
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise SpecError("is not empty", file=str(folder), remedy="give a new folder")
-    source = examples_folder() / EXAMPLES[task]
-    shutil.copytree(source, folder, dirs_exist_ok=True, ignore=_LEFT_OUT)
+    source = packed_folder("_examples", "examples") / EXAMPLES[task]
+    try:
+        shutil.copytree(source, folder, dirs_exist_ok=True, ignore=_LEFT_OUT)
+    except OSError as error:  # shutil.Error, a list of what was not copied, is one too
+        raise disk_error(error, str(folder)) from error
     return folder / f"{EXAMPLES[task]}.yaml"
-
-
-def examples_folder() -> Path:
-    """Returns the folder of examples: inside the wheel, or of the checkout."""
-    packed = Path(__file__).parent / "_examples"
-    return packed if packed.is_dir() else Path(__file__).resolve().parents[4] / "examples"
 
 
 def infer_spec(data: Sequence[Path], out: Path, *, text: str | None = None, target: str | None = None) -> list[str]:
@@ -39,7 +40,7 @@ def infer_spec(data: Sequence[Path], out: Path, *, text: str | None = None, targ
     if out.exists():
         raise SpecError("is there already", file=str(out), remedy="remove it, or give another --out")
     found = guess(data, text=text, target=target)
-    out.write_text(_spec(found, data, out), encoding="utf-8")
+    _write(_spec(found, data, out), out)
     labels = found.facts[found.target]
     told = [
         f"read             {found.rows} rows, columns {', '.join(found.facts)}",
@@ -49,6 +50,20 @@ def infer_spec(data: Sequence[Path], out: Path, *, text: str | None = None, targ
     if found.group:
         told.append(f"group            {found.group}: its rows stay on one side of the split")
     return told + [f"note             {note}" for note in found.notes]
+
+
+def _write(text: str, out: Path) -> None:
+    """Writes a spec that `check` accepts, or nothing: names and labels of strangers' files stand in it."""
+    part = out.with_name(f".{out.name}.part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        check(part)
+        part.replace(out)
+    except OSError as error:
+        raise disk_error(error, str(out)) from error
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 def _spec(found: Guess, data: Sequence[Path], out: Path) -> str:
@@ -61,7 +76,7 @@ def _spec(found: Guess, data: Sequence[Path], out: Path) -> str:
     # Few examples need more steps and higher rates to move at all (tried on the support-triage example).
     batch, full_rate, lora_rate = (16, "1.0e-4", "1.0e-3") if many else (8, "2.0e-4", "4.0e-3")
     return f"""\
-# Written by `espalier init` from {", ".join(path.name for path in data)}. Every line may be changed.
+# Written by `espalier init` from {", ".join(_one_line(path.name) for path in data)}. Every line may be changed.
 # Try:  espalier check {out.name},  espalier plan {out.name},  espalier run {out.name}
 name: {name}
 
@@ -112,8 +127,13 @@ def _tokens(found: Guess) -> int:
 
 def _classes(found: Guess) -> str:
     values = found.facts[found.target].values
-    shown = ", ".join(f"{value} ({number})" for value, number in values[:8])
+    shown = ", ".join(f"{_one_line(value)} ({number})" for value, number in values[:8])
     return shown + (f" and {len(values) - 8} more" if len(values) > 8 else "")
+
+
+def _one_line(text: str) -> str:
+    """Returns a text that a comment can hold: a label or a file's name may have line breaks and control characters."""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())[:60]
 
 
 def _scalar(text: str | None) -> str:

@@ -5,6 +5,7 @@ Knows nothing about Kubernetes. The job lives and dies with the cluster; Ctrl-C 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -22,11 +23,14 @@ from typing import Any
 from espalier_runtime.plugins import Plugins
 from espalier_runtime.specs import SpecDocument, load_spec
 from espalier_runtime.specs.checking import check_spec
-from espalier_sdk.errors import EXIT_INTERRUPTED, ClusterError, SpecError, TrainingFailed
+from espalier_sdk.errors import EXIT_INTERRUPTED, ClusterError, DataError, SpecError, TrainingFailed
+
+from espalier_pipeline.commands.printing import command_line, print_next
 
 PLUGINS = "plugins"
 _ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 _AGENT_SECONDS = 60.0
+_AWAY_SECONDS = 60.0
 _PASSED_ON = ("ESPALIER_DATABASE_URL", "MLFLOW_TRACKING_URI", "ESPALIER_PLUGINS_ALLOW")
 
 
@@ -44,8 +48,13 @@ def submit(
 
     The job's id derives from spec, overrides and plugins: submitting the same again adopts the job that is there.
     """
+    store = store or os.environ.get("ESPALIER_STORE")
     spec, document = load_spec(path, overrides=overrides)
     check_spec(spec, document, Plugins())
+    if not store:
+        print(
+            "note: without --store the job's models are kept on the node that runs it, and end with it", file=sys.stderr
+        )
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         for plugin in plugins:
@@ -56,21 +65,25 @@ def submit(
         for override in overrides:
             entry += ["--set", override]
         identity = f"espalier-{spec.name}-{_digest(folder, entry)[:12]}"
-        client = _client(address)
-        _adopt_or_submit(client, identity, entry, folder)
+        with _asking(address):
+            client = _client(address)
+            _adopt_or_submit(client, identity, entry, folder)
     if as_json and detach:
         print(json.dumps({"job": identity, "address": address}))
     print(f"job              {identity} at {address}", file=sys.stderr)
     if detach:
-        print(f"next             espalier submit {path} --address {address}", file=sys.stderr)
+        again = [word for plugin in plugins for word in ("--plugin", plugin)]
+        print_next(command_line("submit", path, "--address", address, *again, store=store, overrides=overrides))
         return 0
     try:
-        for text in _follow(client, identity):
-            print(text, end="", file=sys.stderr if as_json else sys.stdout, flush=True)
+        with _asking(address):
+            for text in _follow(client, identity):
+                print(text, end="", file=sys.stderr if as_json else sys.stdout, flush=True)
     except KeyboardInterrupt:
         print(f"\nleft running; follow it again with the same command. Job {identity}", file=sys.stderr)
         return EXIT_INTERRUPTED
-    return _outcome(client, identity, as_json=as_json)
+    with _asking(address):
+        return _outcome(client, identity, as_json=as_json)
 
 
 def _home(store: str | None) -> str:
@@ -93,7 +106,16 @@ def _pack(document: SpecDocument, folder: Path) -> None:
                 given=relative,
                 remedy="put the file below the spec, or name it by an address that the cluster reads",
             )
-        for source in sorted(root.glob(relative)) or [root / relative]:
+        found = sorted(root.glob(relative))
+        if not found:
+            raise DataError(
+                "there is no such file to take along",
+                code="missing_file",
+                file=str(root / relative),
+                given=relative,
+                remedy="correct the path in the spec, or name it by an address that the cluster reads",
+            )
+        for source in found:
             target = folder / source.relative_to(root)
             target.parent.mkdir(parents=True, exist_ok=True)
             if source.is_dir():
@@ -134,18 +156,26 @@ def _digest(folder: Path, entry: Sequence[str]) -> str:
     return digest.hexdigest()
 
 
-def _client(address: str) -> Any:
-    from ray.job_submission import JobSubmissionClient
-
+@contextlib.contextmanager
+def _asking(address: str) -> Iterator[None]:
+    """Turns what Ray's client answers for a cluster that is away, or another, into one ClusterError."""
     try:
-        return JobSubmissionClient(address)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+        yield
+    except (OSError, RuntimeError, ValueError) as error:  # requests' errors are OSErrors
         raise ClusterError(
             f"Ray's Jobs API at {address} cannot be used: {' '.join(str(error).split())[:300]}",
             code="ray",
             given=address,
-            remedy="give the dashboard's address, such as http://host:8265, of a Ray of this version",
+            retryable=isinstance(error, OSError),
+            remedy="give the dashboard's address, such as http://host:8265, of a Ray of this version; "
+            "a job that was taken goes on, and the same command follows it again",
         ) from error
+
+
+def _client(address: str) -> Any:
+    from ray.job_submission import JobSubmissionClient
+
+    return JobSubmissionClient(address)
 
 
 def _adopt_or_submit(client: Any, identity: str, entry: Sequence[str], folder: Path) -> None:
@@ -177,11 +207,18 @@ def _adopt_or_submit(client: Any, identity: str, entry: Sequence[str], folder: P
 
 
 def _follow(client: Any, identity: str) -> Iterator[str]:
-    """Yields the job's log as it grows, until the job ends."""
-    seen = 0
+    """Yields the job's log as it grows, until the job ends; a dashboard that is away for a while is asked again."""
+    seen, answered = 0, time.monotonic()
     while True:
-        ended = str(client.get_job_status(identity)) in _ENDED
-        text = client.get_job_logs(identity)
+        try:
+            ended = str(client.get_job_status(identity)) in _ENDED
+            text = client.get_job_logs(identity)
+        except OSError:
+            if time.monotonic() - answered > _AWAY_SECONDS:
+                raise
+            time.sleep(1.0)
+            continue
+        answered = time.monotonic()
         if len(text) > seen:
             yield text[seen:]
             seen = len(text)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from espalier_sdk.artifacts import Manifest
 
-    from espalier_pipeline.driver import RunResult
     from espalier_pipeline.records import RunRecord
+    from espalier_pipeline.result import RunResult
 
 
 def render(result: RunResult) -> str:
@@ -165,8 +165,9 @@ def render_manifest(manifest: Manifest) -> str:
     lines += [f"made of    {ref}" for ref in manifest.inputs]
     lines += [f"plugin     {use.name} ({use.distribution} {use.version}, {use.sha256[:8]})" for use in manifest.plugins]
     lines += [f"file       {entry.path}  {size(entry.size_bytes)}" for entry in manifest.files[:20]]
-    if len(manifest.files) > 20:
-        lines.append(f"           and {len(manifest.files) - 20} more")
+    left = manifest.file_list.count if manifest.file_list else max(0, len(manifest.files) - 20)
+    if left:
+        lines.append(f"{'and' if manifest.files else 'files':<10} {left}{' more' if manifest.files else ''}")
     lines.append(f"asked for  {json.dumps(manifest.what, ensure_ascii=False)}")
     lines.append(f"measured   {json.dumps(manifest.metrics, ensure_ascii=False)[:2000]}")
     lines.append(

@@ -65,9 +65,9 @@ class TerminalView(PlainView):
 
         self._progress = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             TimeElapsedColumn(),
             console=Console(stderr=True),
             transient=True,
@@ -93,11 +93,11 @@ class TerminalView(PlainView):
     def stage_done(self, stage: str, name: str, seconds: float, *, cached: bool) -> None:
         """Leaves a line."""
         self._forget()
-        self._progress.console.print(_line(stage, name, seconds, cached=cached), highlight=False)
+        self._progress.console.print(_line(stage, name, seconds, cached=cached), highlight=False, markup=False)
 
     def note(self, text: str) -> None:
         """Leaves a sentence."""
-        self._progress.console.print(f"  {text}", highlight=False)
+        self._progress.console.print(f"  {text}", highlight=False, markup=False)
 
     def close(self) -> None:
         """Gives the terminal back."""

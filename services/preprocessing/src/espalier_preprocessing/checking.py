@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
+from espalier_runtime.plugins import named_columns
 from espalier_runtime.specs.models import SplitSpec
 from espalier_sdk.columns import RESERVED_PREFIX
 from espalier_sdk.errors import DataError, Problem
@@ -35,12 +35,6 @@ def check_columns(there: Sequence[str], *, task: Columns, split: SplitSpec, step
     )
     if problems:
         raise DataError(problems=problems)
-
-
-def named_columns(plugin: Any) -> list[str]:
-    """Returns the columns that a transform's config names under `columns`, as a list or as the keys of a map."""
-    columns = getattr(getattr(plugin, "config", None), "columns", None)
-    return [name for name in columns if isinstance(name, str)] if isinstance(columns, list | tuple | dict) else []
 
 
 def _of_split(split: SplitSpec) -> Mapping[str, str | None]:

@@ -55,7 +55,7 @@ def refuse_empty(counts: Mapping[str, int], split: SplitSpec) -> None:
     held = ", ".join(f"{name} {counts.get(name, 0)}" for name in SPLITS)
     if split.by == "column":
         remedy = f"write {empty[0]} into column {split.column!r} of some rows"
-        remedy += "" if empty[0] == "train" else f", or set `split.{empty[0]}: 0` to do without"
+        remedy += ", or set `split.test: 0` to do without" if empty[0] == "test" else ""
     else:
         remedy = "bring more rows, enlarge its share, or try another `split.salt`"
         remedy += "; a group stays whole, so few groups fill few splits" if split.group else ""

@@ -5,6 +5,7 @@ Knows nothing about what any stage does.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -41,10 +42,18 @@ class Job:
     session: Session
     progress: Progress
     workplace: Workplace
+    attempt: Attempt | None = None
+
+    @property
+    def beside_uri(self) -> str:
+        """Returns where a user finds `beside` when the stage has ended, well or not."""
+        return self.attempt.beside_uri if self.attempt else str(self.beside)
 
     def make(self, request: StageRequest, run: Run) -> OpenArtifact:
         """Returns the artifact of another request, made now where it is not there yet."""
         ref = perform(request, run, self.workplace)[0].ref()
+        if self.attempt:
+            self.attempt.read(ref)
         return self.workplace.store.open_artifact(ref)
 
 
@@ -77,12 +86,16 @@ def perform(request: StageRequest, run: Run, workplace: Workplace) -> tuple[Mani
     in its attempt and nothing else.
     """
     store, digest = workplace.store, request.digest()
-    with request_lock(workplace.home, digest):
+    progress = Progress(request.candidate or request.stage)
+    with (
+        contextlib.closing(progress),
+        request_lock(workplace.home, digest, on_wait=lambda: progress.note("another process works on this: waiting")),
+    ):
         found = None if request.read_again else store.find_request(digest)
         if found is not None:
             return store.manifest(found), True
         inputs = {role: store.open_artifact(ref) for role, ref in request.inputs.items()}
-        attempt = store.begin(digest)
+        attempt = store.begin(digest, reads=request.inputs.values())
         started = time.time()
         job = Job(
             spec=workplace.spec,
@@ -92,8 +105,9 @@ def perform(request: StageRequest, run: Run, workplace: Workplace) -> tuple[Mani
             beside=attempt.beside,
             plugins=workplace.plugins,
             session=workplace.session,
-            progress=Progress(request.candidate or request.stage),
+            progress=progress,
             workplace=workplace,
+            attempt=attempt,
         )
         try:
             metrics = run(job)
@@ -116,14 +130,16 @@ def perform(request: StageRequest, run: Run, workplace: Workplace) -> tuple[Mani
             _leave_failure(attempt, told)
             raise
         finally:
-            job.progress.close()
             attempt.close()
         return manifest, False
 
 
 @contextmanager
-def request_lock(home: Path, digest: str) -> Iterator[None]:
-    """Holds the one right of this machine to work on a request; the kernel frees it when the holder dies."""
+def request_lock(home: Path, digest: str, *, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Holds the one right of this machine to work on a request; the kernel frees it when the holder dies.
+
+    `on_wait` is called once where another process holds it.
+    """
     folder = home / "locks"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -131,7 +147,11 @@ def request_lock(home: Path, digest: str) -> Iterator[None]:
     except OSError as error:
         raise disk_error(error, str(folder)) from error
     with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            on_wait()
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 

@@ -10,7 +10,6 @@ import json
 import logging
 import os
 import sys
-import threading
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +20,8 @@ from espalier_sdk.errors import EXIT_INTERRUPTED, EspalierError, SpecError
 from espalier_sdk.groups import did_you_mean
 
 from espalier_runtime.job import Stage, Workplace, perform
+from espalier_runtime.parent import PARENT_VARIABLE as PARENT_VARIABLE  # what a service's parent sets
+from espalier_runtime.parent import watch_parent
 from espalier_runtime.plugins import Plugins
 from espalier_runtime.ray_session import ENVIRONMENT, Session
 from espalier_runtime.request import (
@@ -37,7 +38,6 @@ from espalier_runtime.specs import Spec, load_spec
 from espalier_runtime.specs.checking import check_spec
 from espalier_runtime.store import Store
 
-PARENT_VARIABLE = "ESPALIER_PARENT_WATCH"
 HOME_VARIABLE = "ESPALIER_HOME"
 
 
@@ -85,21 +85,6 @@ def print_errors(error: EspalierError, *, as_json: bool) -> None:
     else:
         for problem in error.problems:
             print(f"error: {problem}", file=sys.stderr)
-
-
-def watch_parent() -> None:
-    """Ends this process when the driver that started it dies, so that none is left behind by `kill -9`.
-
-    The driver holds the other end of standard input; the kernel closes it with the driver.
-    """
-    if os.environ.pop(PARENT_VARIABLE, None):
-        threading.Thread(target=_exit_at_end_of_input, daemon=True).start()
-
-
-def _exit_at_end_of_input() -> None:
-    while os.read(0, 4096):
-        pass
-    os._exit(EXIT_INTERRUPTED)
 
 
 def _run(stages: Sequence[Stage], arguments: argparse.Namespace) -> list[tuple[Manifest, bool]]:

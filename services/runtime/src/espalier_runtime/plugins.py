@@ -9,7 +9,8 @@ import hashlib
 import importlib.util
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from importlib.metadata import Distribution, EntryPoint, distribution, distributions
@@ -18,9 +19,11 @@ from typing import Any
 
 from espalier_sdk.artifacts import PluginUse
 from espalier_sdk.choice import Choice
-from espalier_sdk.errors import PluginError, Problem, SpecError
+from espalier_sdk.errors import EspalierError, PluginError, Problem, SpecError
 from espalier_sdk.groups import GROUPS, did_you_mean, mismatches
 from pydantic import ValidationError
+
+from espalier_runtime.secrets import with_secrets, without_secrets
 
 ALLOW_VARIABLE = "ESPALIER_PLUGINS_ALLOW"
 _LOAD_ERRORS = (Exception, SystemExit)  # importing a stranger's module may raise anything
@@ -103,21 +106,48 @@ class Plugins:
         """Returns the plugin that a spec chose, made from its checked config."""
         plugin = self.load_class(group, choice.name)
         try:
-            config = plugin.Config.model_validate(choice.config)
+            config = plugin.Config.model_validate(with_secrets(choice.config))
         except ValidationError as error:
             raise SpecError(
                 problems=tuple(
                     Problem(
                         code=item["type"],
-                        message=f"{choice.name}: {item['msg']}",
+                        message=without_secrets(f"{choice.name}: {item['msg']}", choice.config),
                         field=".".join(("config", *map(str, item["loc"]))),
-                        given=repr(item.get("input"))[:60],
+                        given=without_secrets(repr(item.get("input")), choice.config)[:60],
                         accepted=", ".join(plugin.Config.model_fields) if item["type"] == "extra_forbidden" else None,
                     )
                     for item in error.errors(include_url=False)
                 )
             ) from None
-        return plugin(config)
+        return self.make(group, choice.name, config)
+
+    def make(self, group: str, name: str, config: Any) -> Any:
+        """Returns the plugin made from a config that fits it."""
+        with self.blaming(group, name, "its constructor"):
+            return self.load_class(group, name)(config)
+
+    def ask(self, group: str, choice: Choice, question: str) -> Any:
+        """Returns what a method without arguments of the chosen plugin answers."""
+        plugin = self.load(group, choice)
+        with self.blaming(group, choice.name, question):
+            return getattr(plugin, question)()
+
+    @contextmanager
+    def blaming(self, group: str, name: str, part: str) -> Iterator[None]:
+        """Turns what a plugin raises beside Espalier's errors into a PluginError that says whose defect it is."""
+        try:
+            yield
+        except EspalierError:
+            raise
+        except Exception as error:
+            found = self.find(group, name)
+            raise PluginError(
+                f"{found.label} is broken: {part} raises {type(error).__name__}: {error}",
+                code="broken_plugin",
+                given=name,
+                remedy=f"report it to the authors of {found.distribution}, or install another version",
+            ) from error
 
     def use(self, group: str, name: str) -> PluginUse:
         """Returns the record of a plugin down to the hash of its code."""
@@ -165,6 +195,12 @@ def package_sha256(package: str) -> str:
             digest.update(relative.as_posix().encode() + b"\0")
             digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
+
+
+def named_columns(plugin: Any) -> list[str]:
+    """Returns the columns that a transform's config names under `columns`, as a list or as the keys of a map."""
+    columns = getattr(getattr(plugin, "config", None), "columns", None)
+    return [name for name in columns if isinstance(name, str)] if isinstance(columns, list | tuple | dict) else []
 
 
 def _is_trace(relative: Path) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +16,7 @@ from espalier_sdk.artifacts import PluginUse
 from espalier_sdk.errors import ClusterError, EspalierError, PluginError
 
 NAMESPACE = "espalier"
+_PROBE_SECONDS = 3.0
 NEW_RAY = "local"  # without an address Ray looks for one that `ray start` left in /tmp, and waits for it if it is gone
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -52,6 +54,8 @@ class Session:
         import ray
 
         address = os.environ.get("RAY_ADDRESS")
+        if address and not ray.is_initialized():
+            _require_listener(address)
         try:
             if ray.is_initialized():
                 pass
@@ -81,6 +85,23 @@ class Session:
         """Returns the CPUs of the largest node, which is what one worker can have."""
         self.start()
         return int(max((node["Resources"].get("CPU", 0) for node in _nodes()), default=1)) or 1
+
+
+def _require_listener(address: str) -> None:
+    """Raises ClusterError where nobody listens: Ray itself would wait for an address that is gone, and say nothing."""
+    host, sign, port = address.rpartition("://")[2].rpartition(":")
+    if not sign or not port.isdigit():  # `auto` and the like, which Ray looks up
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_PROBE_SECONDS).close()
+    except OSError as error:
+        raise ClusterError(
+            f"nobody listens at RAY_ADDRESS {address}: {error.strerror or error}",
+            code="unreachable",
+            given=address,
+            retryable=True,
+            remedy="start that Ray, correct RAY_ADDRESS, or unset it to use a local Ray",
+        ) from error
 
 
 def _nodes() -> list[dict[str, Any]]:

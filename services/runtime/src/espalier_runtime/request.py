@@ -65,7 +65,7 @@ def ingest_request(spec: Spec, data: str, plugins: Plugins) -> StageRequest:
     part = spec.data[data]
     resolved: dict[str, str | None] = {}
     for index, choice in enumerate(part.sources):
-        print_of = plugins.load("espalier.sources", choice).fingerprint()
+        print_of = plugins.ask("espalier.sources", choice, "fingerprint")
         resolved[f"sources[{index}]"] = print_of or part.as_of
     what = {"sources": [_without_paths(choice) for choice in part.sources], "bad_rows": part.bad_rows}
     return StageRequest(
@@ -105,7 +105,7 @@ def preprocess_request(spec: Spec, data: str, task: Choice, corpus: ArtifactRef,
 
 def base_request(base: Choice, plugins: Plugins) -> StageRequest:
     """Returns the request for a base model, fetched once."""
-    revision = plugins.load("espalier.base_models", base).revision()
+    revision = plugins.ask("espalier.base_models", base, "revision")
     return StageRequest(
         stage="base",
         service="espalier-training",
@@ -244,7 +244,7 @@ def _by_name(value: Any) -> Any:
 def _virtual_tokens(name: str, candidate: Candidate, plugins: Plugins) -> int:
     if candidate.peft is None:
         return 0
-    tokens = plugins.load("espalier.peft_methods", candidate.peft).traits().virtual_tokens
+    tokens = plugins.ask("espalier.peft_methods", candidate.peft, "traits").virtual_tokens
     if tokens >= candidate.training.max_tokens:
         raise SpecError(
             f"{candidate.peft.name} takes {tokens} tokens of training.max_tokens {candidate.training.max_tokens}",
@@ -264,8 +264,13 @@ def _dump(choice: Choice) -> dict[str, Any]:
 
 
 def _without_paths(choice: Choice) -> dict[str, Any]:
-    config = {key: value for key, value in choice.config.items() if key not in ("path", "paths")}
-    return {"name": choice.name, "config": config}
+    return {"name": choice.name, "config": _path_free(choice.config)}
+
+
+def _path_free(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {key: _path_free(value) for key, value in node.items() if key not in ("path", "paths")}
+    return [_path_free(value) for value in node] if isinstance(node, list) else node
 
 
 def _versions(*names: str) -> dict[str, str]:

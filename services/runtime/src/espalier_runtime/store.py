@@ -1,6 +1,7 @@
 """The store: artifacts on a folder or an object store, attempts, pointers from requests, verification.
 
     attempts/<uuid>/files/...       what a writer makes; `beside/` holds what has times in it; `heartbeat` its life
+    attempts/<uuid>/files.parquet   the list of those files where a manifest would be long; the manifest has its hash
     artifacts/<kind>/<name>/<digest>.json    the manifest, written last; its provenance names the attempt
     requests/<digest>.json          which artifact answers a request; the last complete writer wins
 
@@ -14,25 +15,24 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
-import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 from espalier_sdk.artifacts import KINDS, ArtifactRef, FileEntry, Manifest
-from espalier_sdk.errors import DataError, EspalierError
+from espalier_sdk.errors import DataError
 from pydantic import ValidationError
 
-from espalier_runtime.disk import HASH_PROBLEM, difference, file_entries, size_problem, store_errors
+from espalier_runtime.attempt import FILE_LIST, manifest_path
+from espalier_runtime.attempt import Attempt as Attempt  # what `begin` returns
+from espalier_runtime.disk import HASH_PROBLEM, difference, size_problem, store_errors
 from espalier_runtime.disk import disk_error as disk_error  # part of what the store offers
+from espalier_runtime.filelist import from_parquet
 
-HEARTBEAT_SECONDS = 20.0
 _CHUNK = 1 << 20
 
 
@@ -59,10 +59,16 @@ class Store:
         For S3, credentials and `AWS_ENDPOINT_URL` come from the environment, as for every AWS client.
         """
         if "://" not in uri:
-            folder = Path(uri).expanduser().resolve()
-            with store_errors(str(folder)):
-                folder.mkdir(parents=True, exist_ok=True)
-            return cls(pafs.LocalFileSystem(), str(folder), uri=str(folder))
+            with store_errors(uri):
+                Path(uri).expanduser().resolve().mkdir(parents=True, exist_ok=True)
+        return cls.look(uri)
+
+    @classmethod
+    def look(cls, uri: str) -> Store:
+        """Opens a store to read from it alone: a folder that is not there is an empty store, and is not made."""
+        if "://" not in uri:
+            folder = str(Path(uri).expanduser().resolve())
+            return cls(pafs.LocalFileSystem(), folder, uri=folder)
         try:
             filesystem, root = _object_store(uri)
             bucket = root.partition("/")[0]
@@ -89,11 +95,11 @@ class Store:
 
     def has(self, ref: ArtifactRef) -> bool:
         """Tells whether the manifest of an artifact is there."""
-        return bool(self._info(_manifest_path(ref)).is_file)
+        return bool(self._info(manifest_path(ref)).is_file)
 
     def manifest(self, ref: ArtifactRef) -> Manifest:
         """Reads a manifest; DataError where it is absent or its content is not what the reference names."""
-        path = _manifest_path(ref)
+        path = manifest_path(ref)
         text = self._read_or_none(path)
         if text is None:
             raise DataError(
@@ -121,6 +127,22 @@ class Store:
                     with contextlib.suppress(ValueError):  # a stranger's file: no manifest of ours is named so
                         yield ArtifactRef.parse(f"{one}/{name}@{digest}")
 
+    def files(self, manifest: Manifest) -> tuple[FileEntry, ...]:
+        """Returns every file of an artifact; DataError where the list of a long one is absent or damaged."""
+        if manifest.file_list is None:
+            return manifest.files
+        path = f"attempts/{_attempt_of(manifest)}/{FILE_LIST}"
+        content = self._bytes_or_none(path)
+        entries = from_parquet(content, manifest.file_list) if content is not None else None
+        if entries is None:
+            raise DataError(
+                f"the list of files of {manifest.ref().short()} is absent or damaged",
+                code="damaged",
+                file=f"{self.uri}/{path}",
+                remedy="`espalier store verify --remove-damaged`, then run again",
+            )
+        return entries
+
     def resolve(self, text: str) -> ArtifactRef:
         """Returns the artifact that `kind/name@<8 or more hex>` names; DataError where none or several do."""
         head, _, digest = text.partition("@")
@@ -147,8 +169,9 @@ class Store:
     def open_artifact(self, ref: ArtifactRef) -> OpenArtifact:
         """Checks sizes and hashes and returns a local folder; DataError names the file that differs."""
         manifest = self.manifest(ref)
-        folder = self._local_copy(ref, manifest)
-        for entry in manifest.files:
+        entries = self.files(manifest)
+        folder = self._local_copy(ref, manifest, entries)
+        for entry in entries:
             problem = difference(folder / entry.path, entry)
             if problem:
                 raise DataError(
@@ -172,7 +195,13 @@ class Store:
         if not self.verify_manifest(ref):
             return "the manifest is absent or damaged"
         manifest = self.manifest(ref)
-        for entry in manifest.files:
+        try:
+            entries = self.files(manifest)
+        except DataError as error:
+            if error.problems[0].code != "damaged":
+                raise
+            return "the list of its files is absent or damaged"
+        for entry in entries:
             problem = self._remote_difference(f"attempts/{_attempt_of(manifest)}/files/{entry.path}", entry)
             if problem:
                 return f"{entry.path} {problem}"
@@ -180,15 +209,15 @@ class Store:
 
     # Writing
 
-    def begin(self, request: str) -> Attempt:
-        """Opens an attempt at a request: a fresh folder to write in, and a heartbeat."""
-        return Attempt(self, request)
+    def begin(self, request: str, *, reads: Iterable[ArtifactRef] = ()) -> Attempt:
+        """Opens an attempt at a request: a fresh folder to write in, and a heartbeat that names what it reads."""
+        return Attempt(self, request, reads=reads)
 
     def remove(self, ref: ArtifactRef) -> None:
         """Removes an artifact, its manifest first, so that no reader finds half of it."""
-        text = self._read_or_none(_manifest_path(ref))
+        text = self._read_or_none(manifest_path(ref))
         with store_errors(self.uri):
-            self._fs.delete_file(self._path(_manifest_path(ref)))
+            self._fs.delete_file(self._path(manifest_path(ref)))
         if attempt := _attempt_in(text):
             self._delete(f"attempts/{attempt}")
 
@@ -200,10 +229,25 @@ class Store:
             attempt = info.path.rsplit("/", 1)[-1]
             if attempt in named:
                 continue
-            beat = self._info(f"attempts/{attempt}/heartbeat")
-            last = beat.mtime.timestamp() if beat.is_file and beat.mtime else 0.0
-            if now - last > older_than_seconds:
+            if now - self._last_beat(attempt) > older_than_seconds:
                 yield attempt
+
+    def leased(self, *, within_seconds: float) -> set[ArtifactRef]:
+        """Returns what attempts at work read: those whose heartbeat is younger than that."""
+        found: set[ArtifactRef] = set()
+        for info in self._list("attempts"):
+            attempt = info.path.rsplit("/", 1)[-1]
+            if time.time() - self._last_beat(attempt) > within_seconds:
+                continue
+            with contextlib.suppress(ValueError, TypeError):  # a beat that is cut or a stranger's leases nothing
+                told = json.loads(self._read_or_none(f"attempts/{attempt}/heartbeat") or "{}")
+                found |= {ArtifactRef.parse(text) for text in told.get("reads", ())}
+        return found
+
+    def made_at(self, ref: ArtifactRef) -> float:
+        """Returns when an artifact was published, in seconds since 1970; now where nobody can tell."""
+        info = self._info(manifest_path(ref))
+        return info.mtime.timestamp() if info.is_file and info.mtime else time.time()
 
     def verify_manifest(self, ref: ArtifactRef) -> bool:
         """Tells whether a manifest is there and is the one its name says; DataError where the store cannot be read."""
@@ -227,7 +271,11 @@ class Store:
 
     def _named_attempt(self, ref: ArtifactRef) -> str | None:
         """Returns the attempt that a manifest names, even where the manifest is damaged: gc must not make it worse."""
-        return _attempt_in(self._read_or_none(_manifest_path(ref)))
+        return _attempt_in(self._read_or_none(manifest_path(ref)))
+
+    def _last_beat(self, attempt: str) -> float:
+        beat = self._info(f"attempts/{attempt}/heartbeat")
+        return beat.mtime.timestamp() if beat.is_file and beat.mtime else 0.0
 
     # Files of the store
 
@@ -244,24 +292,31 @@ class Store:
             return sorted(self._fs.get_file_info(selector), key=lambda info: info.path)
 
     def _read_or_none(self, relative: str) -> str | None:
+        content = self._bytes_or_none(relative)
+        return None if content is None else content.decode("utf-8", errors="replace")
+
+    def _bytes_or_none(self, relative: str) -> bytes | None:
         if not self._info(relative).is_file:
             return None
         with store_errors(self.uri), self._fs.open_input_stream(self._path(relative)) as stream:
-            return bytes(stream.read()).decode("utf-8", errors="replace")
+            return bytes(stream.read())
 
     def _write(self, relative: str, text: str) -> None:
+        self._write_bytes(relative, text.encode())
+
+    def _write_bytes(self, relative: str, content: bytes) -> None:
         """Writes a small file so that a reader sees all of it or nothing."""
         path = self._path(relative)
         with store_errors(self.uri):
             if not self.local:
                 with self._fs.open_output_stream(path) as stream:
-                    stream.write(text.encode())
+                    stream.write(content)
                 return
             target = Path(path)
             target.parent.mkdir(parents=True, exist_ok=True)
             temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-            with temporary.open("w", encoding="utf-8") as file:
-                file.write(text)
+            with temporary.open("wb") as file:
+                file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(target)
@@ -283,14 +338,14 @@ class Store:
             if self._info(relative).type == pafs.FileType.Directory:
                 self._fs.delete_dir(self._path(relative))
 
-    def _local_copy(self, ref: ArtifactRef, manifest: Manifest) -> Path:
+    def _local_copy(self, ref: ArtifactRef, manifest: Manifest, entries: Iterable[FileEntry]) -> Path:
         source = f"attempts/{_attempt_of(manifest)}/files"
         if self.local:
             return Path(self._root) / source
         folder = _cache_folder() / ref.kind / ref.name / ref.digest
         with store_errors(str(folder)):
             folder.mkdir(parents=True, exist_ok=True)
-        for entry in manifest.files:
+        for entry in entries:
             target = folder / entry.path
             if difference(target, entry) is None:
                 continue
@@ -304,82 +359,11 @@ class Store:
         return folder
 
 
-class Attempt:
-    """One try at making an artifact. What lies in `folder` when `publish` is called is the artifact."""
-
-    def __init__(self, store: Store, request: str) -> None:
-        self.store, self.request, self.id = store, request, uuid.uuid4().hex
-        self._stop = threading.Event()
-        if store.local:
-            home = Path(store._path(f"attempts/{self.id}"))
-        else:
-            home = Path(tempfile.mkdtemp(prefix="espalier-attempt-"))
-        self.folder, self.beside = home / "files", home / "beside"
-        with store_errors(store.uri):
-            self.folder.mkdir(parents=True)
-            self.beside.mkdir()
-        self._beat()
-        self._thread = threading.Thread(target=self._keep_alive, daemon=True)
-        self._thread.start()
-
-    def publish(self, **fields: Any) -> Manifest:
-        """Hashes the files, uploads them where the store is remote, and writes the manifest and the pointer.
-
-        `fields` are those of `Manifest` but `files`; `provenance` gets the attempt's name.
-        """
-        with store_errors(self.store.uri):
-            files = tuple(file_entries(self.folder))
-            if not self.store.local:
-                self._upload()
-        fields["provenance"] = {**fields.get("provenance", {}), "attempt": self.id}
-        manifest = Manifest(files=files, **fields)
-        ref = manifest.ref()
-        # Equal content: the first writer's manifest stands, unless what it names is damaged by now.
-        if not self.store.has(ref) or self.store.verify(ref):
-            self.store._write(_manifest_path(ref), manifest.model_dump_json(indent=1))
-        self.store._write(f"requests/{self.request}.json", json.dumps({"ref": str(ref)}))
-        self.close()
-        return self.store.manifest(ref)
-
-    def fail(self, record: str) -> None:
-        """Leaves `failure.json` in the attempt; a broken store, which may be the failure itself, is passed over."""
-        with contextlib.suppress(EspalierError):
-            self.store._write(f"attempts/{self.id}/failure.json", record)
-
-    def close(self) -> None:
-        """Ends the heartbeat; what was not published is left for `store gc`."""
-        self._stop.set()
-        if not self.store.local:
-            shutil.rmtree(self.folder.parent, ignore_errors=True)
-
-    def _upload(self) -> None:
-        for name, folder in (("files", self.folder), ("beside", self.beside)):
-            for path in sorted(folder.rglob("*")):
-                if path.is_file():
-                    relative = path.relative_to(folder).as_posix()
-                    target = self.store._path(f"attempts/{self.id}/{name}/{relative}")
-                    with path.open("rb") as file, self.store._fs.open_output_stream(target) as stream:
-                        shutil.copyfileobj(file, stream, _CHUNK)
-
-    def _beat(self) -> None:
-        text = json.dumps({"request": self.request, "pid": os.getpid(), "at": time.time()})
-        self.store._write(f"attempts/{self.id}/heartbeat", text)
-
-    def _keep_alive(self) -> None:
-        while not self._stop.wait(HEARTBEAT_SECONDS):
-            with contextlib.suppress(EspalierError):  # the next beat may pass; a lasting error the writer itself meets
-                self._beat()
-
-
 def _attempt_in(manifest: str | None) -> str | None:
     try:
         return str(json.loads(manifest or "{}")["provenance"]["attempt"])
     except (ValueError, KeyError, TypeError):
         return None
-
-
-def _manifest_path(ref: ArtifactRef) -> str:
-    return f"artifacts/{ref.kind}/{ref.name}/{ref.digest}.json"
 
 
 def _attempt_of(manifest: Manifest) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -47,6 +47,7 @@ class FakeLearner:
     """Says which heads it trains."""
 
     heads: frozenset[HeadKind] = frozenset({"sequence-classification"})
+    auxiliaries: Mapping[str, HeadKind] = field(default_factory=dict)
 
 
 @dataclass

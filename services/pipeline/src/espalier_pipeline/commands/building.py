@@ -8,7 +8,19 @@ from typing import Annotated
 
 import typer
 
-from espalier_pipeline.commands.printing import Home, Json, Overrides, SpecFile, StoreUri, print_json, print_next, shown
+from espalier_pipeline.commands.predicting import predict
+from espalier_pipeline.commands.printing import (
+    Home,
+    Json,
+    Overrides,
+    SpecFile,
+    StoreUri,
+    command_line,
+    print_json,
+    print_next,
+    print_problems,
+    shown,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -20,13 +32,14 @@ def register(app: typer.Typer) -> None:
 def new(
     folder: Annotated[Path, typer.Argument(help="An empty or new folder.")],
     task: Annotated[str, typer.Option("--task", help="What the example answers.")] = "classification",
+    as_json: Json = False,
 ) -> None:
     """Write a working example: a spec and a little data."""
     from espalier_pipeline.starting import new_example
 
     spec = new_example(folder, task)
-    print(shown(spec))
-    print_next(f"espalier run {shown(spec)}")
+    print_json({"spec": str(spec)}) if as_json else print(shown(spec))
+    print_next(command_line("run", shown(spec)))
 
 
 def init(
@@ -34,14 +47,16 @@ def init(
     out: Annotated[Path, typer.Option("--out", help="The spec to write.")] = Path("espalier.yaml"),
     text: Annotated[str | None, typer.Option("--text", help="The column that is read.")] = None,
     target: Annotated[str | None, typer.Option("--target", help="The column that is answered.")] = None,
+    as_json: Json = False,
 ) -> None:
     """Write a commented spec inferred from your own files."""
     from espalier_pipeline.starting import infer_spec
 
-    for line in infer_spec(data, out, text=text, target=target):
+    told = infer_spec(data, out, text=text, target=target)
+    for line in told:
         print(line, file=sys.stderr)
-    print(shown(out))
-    print_next(f"espalier run {shown(out)}")
+    print_json({"spec": str(out), "found": told}) if as_json else print(shown(out))
+    print_next(command_line("run", shown(out)))
 
 
 def check(spec: SpecFile, overrides: Overrides = None, as_json: Json = False) -> None:
@@ -50,12 +65,14 @@ def check(spec: SpecFile, overrides: Overrides = None, as_json: Json = False) ->
     from espalier_pipeline.reading import check as check_spec
 
     read = check_spec(spec, overrides=overrides or ())
-    check_columns(spec, overrides=overrides or ())
+    notes = check_columns(spec, overrides=overrides or ())
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
     if as_json:
-        print_json({"ok": True, "name": read.name, "candidates": list(read.candidates)})
+        print_json({"ok": True, "name": read.name, "candidates": list(read.candidates), "notes": notes})
     else:
         print("ok")
-        print_next(f"espalier run {spec}")
+        print_next(command_line("run", spec, overrides=overrides))
 
 
 def plan(
@@ -70,7 +87,7 @@ def plan(
         print_json({"stages": [step.document() for step in steps]})
     else:
         print(render(steps))
-        print_next(f"espalier run {spec}")
+        print_next(command_line("run", spec, home=home, store=store, overrides=overrides))
 
 
 def schema() -> None:
@@ -112,14 +129,20 @@ def run(
         print_json(result.document())
     else:
         print(render(result))
-        print_next(_next(spec, result.endpoint is not None, home))
+    if result.refusal:  # the result stands; only its proposal does not
+        print_problems(result.refusal.problems)
+        return result.refusal.exit_code
+    if not as_json:
+        print_next(_next(spec, result.record.id, proposed=result.endpoint is not None, home=home, store=store))
     objective = result.objective()
     return ThresholdMissed.exit_code if objective and not objective["met"] else 0
 
 
-def _next(spec: Path, proposed: bool, home: Path | None) -> str:
-    option = f" --home {home}" if home else ""
-    return f"espalier serve {spec}{option}" if proposed else f"espalier runs{option}"
+def _next(spec: Path, run_id: str, *, proposed: bool, home: Path | None, store: str | None) -> str:
+    if proposed:
+        return command_line("serve", spec, home=home, store=store)
+    # The run lies below the spec's folder, where `runs` looks only if it is told so.
+    return command_line("runs", run_id, home=home or spec.parent / ".espalier")
 
 
 def submit(
@@ -143,25 +166,3 @@ def submit(
         store=store,
         as_json=as_json,
     )
-
-
-def predict(
-    model: Annotated[str, typer.Argument(help="A model: model/name@<hex>.")],
-    file: Annotated[Path, typer.Argument(help="Rows to answer, in any format that `files` reads.")],
-    out: Annotated[Path | None, typer.Option("--out", help="JSON lines; default: standard output.")] = None,
-    home: Home = None,
-    store: StoreUri = None,
-) -> None:
-    """Answer the rows of a file, by the same task and engine as evaluation and serving."""
-    import json
-
-    from espalier_pipeline.prediction import predict as predict_rows
-
-    rows = predict_rows(model, file, home=home, store=store)
-    if out is None:
-        for row in rows:
-            print(json.dumps(row, ensure_ascii=False, default=str))
-        return
-    with out.open("w", encoding="utf-8") as stream:
-        stream.writelines(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
-    print(shown(out))

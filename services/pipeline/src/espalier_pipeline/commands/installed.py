@@ -67,12 +67,13 @@ def plugins_show(name: Annotated[str, typer.Argument(help="The plugin's name.")]
 def plugins_new(
     name: Annotated[str, typer.Argument(help="The plugin's name, such as shout.")],
     folder: Annotated[Path | None, typer.Option("--out", help="Where to write it; default: espalier-NAME.")] = None,
+    as_json: Json = False,
 ) -> None:
     """Write a plugin distribution that builds and passes its kit."""
     from espalier_pipeline.authoring import new_plugin
 
     made = new_plugin(name, folder)
-    print(shown(made))
+    print_json({"made": str(made)}) if as_json else print(shown(made))
     print_next(f"pip install -e {shown(made)} && pytest {shown(made)}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -11,8 +12,10 @@ from typing import Annotated, Any
 import typer
 from espalier_sdk.errors import SpecError
 
-from espalier_pipeline.commands.printing import Home, Json, StoreUri, print_json, shown
+from espalier_pipeline.commands.printing import Home, Json, StoreUri, command_line, print_json, print_next, shown
 
+# The first is what Ctrl-C sends; a run that was started in the background of a script ignores it.
+_PATIENCE = ((signal.SIGINT, 10.0), (signal.SIGTERM, 5.0))
 RunId = Annotated[str, typer.Argument(help="A run's id, or how it begins.")]
 
 
@@ -40,9 +43,21 @@ def runs(
     if run_id is None:
         records = list(RunRecord.all(_runs_folder(home)))
         print_json([_summary(record) for record in records]) if as_json else print(render_runs(records))
+        if records:
+            print_next(command_line("runs", records[0].id, home=home))
         return
     record = RunRecord.load(_runs_folder(home), run_id)
     print_json({**record.data, "state": record.state()}) if as_json else print(render_run(record))
+    print_next(_after(record, home))
+
+
+def _after(record: Any, home: Path | None) -> str:
+    """Returns what to do next about a run: watch it, go on with it, or look at what it chose."""
+    if record.state() == "running":
+        return command_line("logs", record.id, "-f", home=home)
+    result = record.data.get("result") or {}
+    chosen = next((one["model"] for one in result.get("candidates", ()) if one["name"] == result["chosen"]), None)
+    return command_line("show", chosen, home=home) if chosen else command_line("run", record.data["spec"], home=home)
 
 
 def _summary(record: Any) -> dict[str, Any]:
@@ -74,6 +89,10 @@ def show(
         print_json({"ref": str(manifest.ref()), **manifest.model_dump(mode="json")})
     else:
         print(render_manifest(manifest))
+    if manifest.kind == "model":
+        print_next(command_line("predict", manifest.ref().short(), "FILE", home=home, store=store))
+    else:
+        print_next(command_line("runs", home=home))
 
 
 def compare(
@@ -94,6 +113,7 @@ def compare(
         print_json({record.id: record.data["result"] for record in records})
     else:
         print(render_comparison(records))
+    print_next(command_line("runs", records[0].id, home=home))
 
 
 def logs(
@@ -111,7 +131,7 @@ def logs(
     record = RunRecord.load(_runs_folder(home), run_id)
     seen: dict[Path, int] = {}
     while True:
-        for path in sorted(record.logs.glob(f"{stage or ''}*.log"), key=lambda one: one.stat().st_mtime):
+        for path in _logs_of(record.logs, stage):
             with path.open("r", encoding="utf-8", errors="replace") as file:
                 file.seek(seen.get(path, 0))
                 for line in file:
@@ -128,17 +148,46 @@ def logs(
         raise SpecError(f"run {record.id} has no log of {stage or 'any stage'}", given=stage, accepted=known)
 
 
-def stop(run_id: RunId, home: Home = None) -> None:
+def _logs_of(folder: Path, stage: str | None) -> list[Path]:
+    """Returns the logs of a stage, the latest last; its name is compared, and never read as a pattern."""
+    found = [path for path in folder.glob("*.log") if path.name.startswith(stage or "")]
+    return sorted(found, key=lambda path: path.stat().st_mtime)
+
+
+def stop(run_id: RunId, home: Home = None, as_json: Json = False) -> None:
     """End a run; what was complete is kept and not repeated."""
+    from espalier_sdk.errors import ClusterError
+
     from espalier_pipeline.records import RunRecord
 
     record = RunRecord.load(_runs_folder(home), run_id)
     if record.state() != "running":
         raise SpecError(f"run {record.id} is not running: {record.state()}", code="not_running", given=run_id)
-    os.kill(int(record.data["pid"]), signal.SIGINT)
-    for _ in range(100):
-        if RunRecord.load(record.folder.parent, record.id).state() != "running":
+    for number, seconds in _PATIENCE:
+        ended = _signal(record, number, seconds)
+        if ended.state() != "running":
             break
+    else:
+        raise ClusterError(
+            f"run {record.id} still works: process {record.data['pid']} ignores SIGINT and SIGTERM",
+            code="still_running",
+            remedy=f"kill -9 {record.data['pid']}; what is complete stays",
+        )
+    if as_json:
+        print_json({"run": ended.id, "state": ended.state(), "spec": ended.data["spec"]})
+    else:
+        print(f"{ended.id} {ended.state()}; spec {shown(Path(ended.data['spec']))}")
+        print_next(command_line("run", shown(Path(ended.data["spec"])), home=home))
+
+
+def _signal(record: Any, number: int, seconds: float) -> Any:
+    """Signals the process of a run, waits until that ends, and returns the record as it is then."""
+    if (pid := record.process()) is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+    deadline = time.monotonic() + seconds
+    while True:
+        now = type(record).load(record.folder.parent, record.id)
+        if now.state() != "running" or time.monotonic() > deadline:
+            return now
         time.sleep(0.1)
-    ended = RunRecord.load(record.folder.parent, record.id)
-    print(f"{record.id} {ended.state()}; spec {shown(Path(record.data['spec']))}")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from espalier_sdk.errors import Problem
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 Home = Annotated[Path | None, typer.Option("--home", help="Folder of runs, store and databases; default: .espalier.")]
@@ -24,6 +27,21 @@ def print_json(document: Any) -> None:
 def print_next(command: str) -> None:
     """Prints the next command as the last line of standard error."""
     print(f"next             {command}", file=sys.stderr)
+
+
+def command_line(
+    *words: object, home: Path | None = None, store: str | None = None, overrides: Sequence[str] | None = None
+) -> str:
+    """Returns an `espalier` command with the options that this one was given: without them it would look elsewhere."""
+    given = [("--home", home), ("--store", store), *(("--set", one) for one in overrides or ())]
+    options = [word for option, value in given if value is not None for word in (option, str(value))]
+    return shlex.join(["espalier", *map(str, words), *options])
+
+
+def print_problems(problems: Iterable[Problem]) -> None:
+    """Prints errors, a line each, on standard error."""
+    for problem in problems:
+        print(f"error: {problem}", file=sys.stderr)
 
 
 def shown(path: Path) -> str:

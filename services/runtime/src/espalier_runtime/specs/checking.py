@@ -6,8 +6,10 @@ Loads only plugins whose import is light; opens no data and imports neither torc
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from espalier_sdk.choice import Choice
 from espalier_sdk.errors import EspalierError, PluginError, Problem, SpecError
 from espalier_sdk.groups import did_you_mean
 from espalier_sdk.model import Head, Placement
@@ -15,7 +17,9 @@ from espalier_sdk.planning import compose
 from pydantic import ValidationError
 
 from espalier_runtime.plugins import Plugins
+from espalier_runtime.secrets import with_secrets, without_secrets
 from espalier_runtime.specs.document import Location, SpecDocument
+from espalier_runtime.specs.feasibility import candidate_problems, config_problems
 from espalier_runtime.specs.models import Candidate, Spec
 from espalier_runtime.specs.reading import choices_of, validation_problems
 
@@ -25,30 +29,64 @@ def check_spec(spec: Spec, document: SpecDocument, plugins: Plugins) -> dict[Loc
 
     Raises PluginError where only plugins are at fault, else SpecError.
     """
-    loaded: dict[Location, Any] = {}
-    plugin_problems: list[Problem] = []
-    spec_problems: list[Problem] = []
+    found = _Found()
     for location, group, choice in choices_of(spec):
-        try:
-            plugin = plugins.load_class(group, choice.name)
-        except PluginError as error:
-            plugin_problems += [_placed(problem, location, document) for problem in error.problems]
-            continue
-        at = (*location, "config")
-        try:
-            loaded[location] = plugin(plugin.Config.model_validate(choice.config))
-        except ValidationError as error:
-            spec_problems += validation_problems(error, document, model=plugin.Config, prefix=at)
-        except EspalierError as error:
-            spec_problems += [_placed(problem, at, document) for problem in error.problems]
-    for name, candidate in spec.candidates.items():
-        spec_problems += _conflicts(name, candidate, loaded, document)
-    spec_problems += _metric_problems(spec, loaded, document)
-    if plugin_problems and not spec_problems:
-        raise PluginError(problems=tuple(plugin_problems))
-    if spec_problems:
-        raise SpecError(problems=tuple(spec_problems + plugin_problems))
-    return loaded
+        _load(location, group, choice, document, plugins, found)
+    for name in spec.candidates:
+        _check_candidate(spec, name, document, plugins, found)
+    found.spec += _metric_problems(spec, found.loaded, document)
+    if found.plugin and not found.spec:
+        raise PluginError(problems=tuple(found.plugin))
+    if found.spec:
+        raise SpecError(problems=tuple(found.spec + found.plugin))
+    return found.loaded
+
+
+@dataclass
+class _Found:
+    """What a check has found so far: plugins and their configs by location, problems by whose fault they are."""
+
+    loaded: dict[Location, Any] = field(default_factory=dict)
+    configs: dict[Location, Any] = field(default_factory=dict)
+    spec: list[Problem] = field(default_factory=list)
+    plugin: list[Problem] = field(default_factory=list)
+
+
+def _load(
+    location: Location, group: str, choice: Choice, document: SpecDocument, plugins: Plugins, found: _Found
+) -> None:
+    """Adds one plugin of the spec, or what is wrong with it or its config."""
+    at = (*location, "config")
+    found.spec += config_problems(group, choice, at, document)
+    try:
+        plugin = plugins.load_class(group, choice.name)
+        found.configs[location] = plugin.Config.model_validate(with_secrets(choice.config))
+        found.loaded[location] = plugins.make(group, choice.name, found.configs[location])
+    except ValidationError as error:
+        wrong = validation_problems(error, document, model=plugin.Config, prefix=at)
+        found.spec += [_without_secrets(problem, choice) for problem in wrong]
+    except PluginError as error:
+        found.plugin += [_placed(problem, location, document) for problem in error.problems]
+    except EspalierError as error:
+        found.spec += [_placed(problem, at, document) for problem in error.problems]
+
+
+def _check_candidate(spec: Spec, name: str, document: SpecDocument, plugins: Plugins, found: _Found) -> None:
+    """Adds what does not go together in a candidate; what is missing is reported already."""
+    candidate, at = spec.candidates[name], ("candidates", name)
+    strategy, learner = found.loaded.get((*at, "strategy")), found.loaded.get((*at, "learner"))
+    if strategy is None or learner is None:
+        return
+    config = found.configs[*at, "strategy"]
+    found.spec += candidate_problems(spec, name, strategy=config, learner=learner, document=document)
+    try:
+        if candidate.peft and (method := found.loaded.get((*at, "peft"))):
+            with plugins.blaming("espalier.peft_methods", candidate.peft.name, "traits"):
+                method.traits()  # `compose` asks for them too; here the one that fails is known
+        with plugins.blaming("espalier.model_strategies", candidate.strategy.name, "what it says of itself"):
+            found.spec += list(_conflicts(name, candidate, found.loaded, document))
+    except PluginError as error:
+        found.plugin += [_placed(problem, at, document) for problem in error.problems]
 
 
 def objective_metric_is_greater_better(spec: Spec, plugins: Plugins) -> bool:
@@ -98,17 +136,12 @@ def _metric_problems(spec: Spec, loaded: dict[Location, Any], document: SpecDocu
         )
 
 
+def _without_secrets(problem: Problem, choice: Choice) -> Problem:
+    given = without_secrets(str(problem.given), choice.config) if problem.given is not None else None
+    return replace(problem, message=without_secrets(problem.message, choice.config), given=given)
+
+
 def _placed(problem: Problem, location: Location, document: SpecDocument) -> Problem:
     inner = tuple((problem.field or "").removeprefix("config.").split(".")) if problem.field else ()
     placed = document.problem((*location, *inner), problem.message, code=problem.code)
-    return Problem(
-        code=problem.code,
-        message=problem.message,
-        file=placed.file,
-        line=placed.line,
-        column=placed.column,
-        field=placed.field,
-        given=problem.given,
-        accepted=problem.accepted,
-        remedy=problem.remedy,
-    )
+    return replace(problem, file=placed.file, line=placed.line, column=placed.column, field=placed.field)

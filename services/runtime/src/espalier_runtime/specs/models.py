@@ -9,18 +9,22 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, Self
 
 from espalier_sdk.choice import Choice
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, GetJsonSchemaHandler, Tag, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, GetJsonSchemaHandler, Strict, Tag, model_validator
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,40}$")]
+# Strict: `true` is no number, `"3"` is text, and 2.0 workers are no whole number.
+Whole = Annotated[int, Strict()]
+Number = Annotated[float, Strict()]
+Flag = Annotated[bool, Strict()]
 Where = "where"  # marks a field that does not enter request digests
 
 
 class SpecModel(BaseModel):
     """The base of all parts of a spec: frozen, unknown keys refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Objective(SpecModel):
@@ -28,8 +32,8 @@ class Objective(SpecModel):
 
     task: Choice = Field(description="What is answered.")
     metric: str = Field(description="The value that candidates are compared by, as a metric reports it.")
-    at_least: float | None = Field(default=None, description="The metric must not be below this.")
-    at_most: float | None = Field(default=None, description="The metric must not be above this.")
+    at_least: Number | None = Field(default=None, description="The metric must not be below this.")
+    at_most: Number | None = Field(default=None, description="The metric must not be above this.")
     cost: Literal["trainable_parameters", "train_seconds", "peak_memory_bytes", "size_bytes"] = Field(
         default="trainable_parameters",
         description="What 'cheapest' means when several candidates are within one standard error of the best.",
@@ -42,8 +46,8 @@ class SplitSpec(SpecModel):
     by: Literal["hash", "column"] = Field(
         default="hash", description="hash: by the content of the row or its group; column: as a column says."
     )
-    test: float = Field(default=0.2, ge=0, lt=1, description="Share of the test split.")
-    validation: float = Field(default=0.1, ge=0, lt=1, description="Share of the validation split.")
+    test: Number = Field(default=0.2, ge=0, lt=1, description="Share of the test split; 0: validation stands for it.")
+    validation: Number = Field(default=0.1, ge=0, lt=1, description="Share of the validation split.")
     group: str | None = Field(default=None, description="Rows with the same value of this column stay together.")
     column: str | None = Field(
         default=None, description="With by: column, the column that says train, validation or test."
@@ -56,6 +60,8 @@ class SplitSpec(SpecModel):
             raise ValueError("by: column needs `column:`, the name of the column that holds the split")
         if self.by == "hash" and self.test + self.validation >= 1:
             raise ValueError(f"test {self.test} + validation {self.validation} leave nothing to train on")
+        if self.by == "hash" and self.validation == 0:
+            raise ValueError("validation 0 leaves nothing to compare candidates on; 0.1 is usual")
         return self
 
 
@@ -65,7 +71,7 @@ class DataSpec(SpecModel):
     sources: tuple[Choice, ...] = Field(min_length=1, description="Where documents come from, read in this order.")
     transforms: tuple[Choice, ...] = Field(default=(), description="What happens to them, in this order.")
     split: SplitSpec = Field(default_factory=SplitSpec, description="How they are divided.")
-    bad_rows: float = Field(
+    bad_rows: Number = Field(
         default=0.05, ge=0, le=1, description="Share of rows that may be unreadable before the stage ends in an error."
     )
     as_of: str | None = Field(
@@ -101,45 +107,47 @@ Base = Annotated[Annotated[Choice, Tag("Choice")] | Annotated[From, Tag("From")]
 class TrainingSpec(SpecModel):
     """How long and how fast a candidate learns; what would change the weights."""
 
-    epochs: float = Field(default=3.0, gt=0, le=1000, description="Passes over the train split.")
-    max_steps: int | None = Field(default=None, ge=1, description="Optimizer steps at most, instead of epochs.")
-    batch_size: int = Field(default=16, ge=1, description="Examples per optimizer step, over all workers.")
-    learning_rate: float | None = Field(
+    epochs: Number = Field(default=3.0, gt=0, le=1000, description="Passes over the train split.")
+    max_steps: Whole | None = Field(default=None, ge=1, description="Optimizer steps at most, instead of epochs.")
+    batch_size: Whole = Field(default=16, ge=1, description="Examples per optimizer step, over all workers.")
+    learning_rate: Number | None = Field(
         default=None, gt=0, lt=1, description="Peak learning rate; the default is the strategy's usual one."
     )
     schedule: Literal["linear", "cosine", "constant"] = Field(default="linear", description="Shape of the decay.")
-    warmup: float = Field(default=0.1, ge=0, lt=1, description="Share of the steps in which the rate rises.")
-    weight_decay: float = Field(default=0.01, ge=0, description="Decoupled weight decay (AdamW).")
-    max_grad_norm: float = Field(default=1.0, gt=0, description="Gradients are clipped to this norm.")
-    max_tokens: int = Field(default=128, ge=8, le=131072, description="Longest example in tokens; longer ones are cut.")
+    warmup: Number = Field(default=0.1, ge=0, lt=1, description="Share of the steps in which the rate rises.")
+    weight_decay: Number = Field(default=0.01, ge=0, description="Decoupled weight decay (AdamW).")
+    max_grad_norm: Number = Field(default=1.0, gt=0, description="Gradients are clipped to this norm.")
+    max_tokens: Whole = Field(
+        default=128, ge=8, le=131072, description="Longest example in tokens; longer ones are cut."
+    )
     dtype: Literal["float32", "bfloat16"] = Field(default="float32", description="Arithmetic of training.")
-    validations: int = Field(
+    validations: Whole = Field(
         default=4, ge=0, le=1000, description="How often the validation loss is measured, evenly over training."
     )
-    early_stopping: int | None = Field(
+    early_stopping: Whole | None = Field(
         default=None,
         ge=1,
         description="Ends after so many validations without a lower loss, and keeps the weights of the lowest.",
     )
-    seed: int = Field(default=0, ge=0, description="Seed of weights, order and dropout.")
+    seed: Whole = Field(default=0, ge=0, description="Seed of weights, order and dropout.")
 
 
 class WhereSpec(SpecModel):
     """Where a candidate is trained: workers, their size, how the model is laid over them."""
 
-    workers: int = Field(default=1, ge=1, le=4096, description="Processes that train together.")
-    cpus_per_worker: float | None = Field(
+    workers: Whole = Field(default=1, ge=1, le=4096, description="Processes that train together.")
+    cpus_per_worker: Number | None = Field(
         default=None, gt=0, description="CPUs each; default: an equal share of a node."
     )
-    gpus_per_worker: float = Field(default=0, ge=0, description="GPUs each.")
+    gpus_per_worker: Number = Field(default=0, ge=0, description="GPUs each.")
     zero_stage: Literal[0, 1, 2, 3] = Field(default=0, description="DeepSpeed ZeRO stage; 0 is plain data parallelism.")
-    micro_batch_size: int | None = Field(default=None, ge=1, description="Examples in memory at once per worker.")
-    checkpoint_steps: int = Field(
+    micro_batch_size: Whole | None = Field(default=None, ge=1, description="Examples in memory at once per worker.")
+    checkpoint_steps: Whole = Field(
         default=200,
         ge=1,
         description="Optimizer steps between checkpoints, from which an interrupted training goes on.",
     )
-    max_failures: int = Field(default=2, ge=0, description="How often lost workers are replaced.")
+    max_failures: Whole = Field(default=2, ge=0, description="How often lost workers are replaced.")
 
 
 class Candidate(SpecModel):
@@ -153,7 +161,7 @@ class Candidate(SpecModel):
     data: Name | None = Field(default=None, description="Which of `data` it learns from; default: the only one.")
     task: Choice | None = Field(default=None, description="Another task than the objective's.")
     auxiliaries: dict[Name, From] = Field(default_factory=dict, description="Other candidates' models that help.")
-    competes: bool = Field(default=True, description="False: built for others to use, not compared or served.")
+    competes: Flag = Field(default=True, description="False: built for others to use, not compared or served.")
     training: TrainingSpec = Field(default_factory=TrainingSpec, description="How long and how fast it learns.")
     where: WhereSpec = Field(
         default_factory=WhereSpec, description="Where it is trained.", json_schema_extra={Where: True}
@@ -176,9 +184,9 @@ class EvaluateSpec(SpecModel):
         description="How good is measured; the objective's metric must be among their values.",
     )
     engine: Choice = Field(default=Choice(name="transformers"), description="How a model answers.")
-    confidence: float = Field(default=0.95, gt=0.5, lt=1, description="Confidence of the bootstrap intervals.")
-    resamples: int = Field(default=1000, ge=100, description="Bootstrap resamples per interval.")
-    seed: int = Field(default=0, ge=0, description="Seed of the resamples.")
+    confidence: Number = Field(default=0.95, gt=0.5, lt=1, description="Confidence of the bootstrap intervals.")
+    resamples: Whole = Field(default=1000, ge=100, description="Bootstrap resamples per interval.")
+    seed: Whole = Field(default=0, ge=0, description="Seed of the resamples.")
 
 
 class ServeSpec(SpecModel):
@@ -189,10 +197,10 @@ class ServeSpec(SpecModel):
         default="chosen", description="`chosen`, `runner-up` or a candidate: an empty endpoint's first."
     )
     challenger: Name | None = Field(default=None, description="`chosen`, `runner-up` or a candidate: tried against it.")
-    weights: tuple[Annotated[int, Field(ge=1, le=99)], Annotated[int, Field(ge=1, le=99)]] = Field(
+    weights: tuple[Annotated[Whole, Field(ge=1, le=99)], Annotated[Whole, Field(ge=1, le=99)]] = Field(
         default=(50, 50), description="Champion's and challenger's share of enrolled units; they sum to 100."
     )
-    coverage: float = Field(default=1.0, ge=0, le=1, description="Share of units that are enrolled.")
+    coverage: Number = Field(default=1.0, ge=0, le=1, description="Share of units that are enrolled.")
     unit: Literal["user", "conversation", "request"] = Field(default="user", description="Who stays with one variant.")
 
     @model_validator(mode="after")
@@ -205,8 +213,8 @@ class ServeSpec(SpecModel):
 class ResourceSpec(SpecModel):
     """Where the pipeline as a whole runs."""
 
-    cpus: int | None = Field(default=None, ge=1, description="CPUs of the local Ray; default: all of this machine.")
-    memory_gib: float | None = Field(default=None, gt=0, description="Memory of the local Ray; default: Ray's own.")
+    cpus: Whole | None = Field(default=None, ge=1, description="CPUs of the local Ray; default: all of this machine.")
+    memory_gib: Number | None = Field(default=None, gt=0, description="Memory of the local Ray; default: Ray's own.")
 
 
 class Spec(SpecModel):

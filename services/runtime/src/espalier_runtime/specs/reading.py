@@ -86,6 +86,7 @@ def _problem(item: Any, location: Location, document: SpecDocument, model: type[
 
 _KINDS = {
     "int": "a whole number",
+    "finite": "a finite number",
     "float": "a number",
     "bool": "true or false",
     "string": "text",
@@ -198,10 +199,19 @@ def _reference_problems(spec: Spec, document: SpecDocument) -> Iterator[Problem]
     if not any(candidate.competes for candidate in spec.candidates.values()):
         yield document.problem(("candidates",), "no candidate competes", remedy="remove `competes: false` from one")
     if spec.serve:
-        accepted = ["chosen", "runner-up", *names]
+        accepted = ["chosen", "runner-up", *(name for name in names if spec.candidates[name].competes)]
         for field in ("bootstrap", "challenger"):
             value = getattr(spec.serve, field)
-            if value is not None and value not in accepted:
+            if value in names and value not in accepted:
+                yield document.problem(
+                    ("serve", field),
+                    f"candidate {value!r} does not compete: only what was compared is served",
+                    code="not_compared",
+                    given=value,
+                    accepted=", ".join(accepted),
+                    remedy="remove its `competes: false`, or name another",
+                )
+            elif value is not None and value not in accepted:
                 yield _unknown(document, ("serve", field), value, accepted, "candidate")
 
 

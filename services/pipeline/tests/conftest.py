@@ -1,0 +1,117 @@
+"""A small spec, and services that answer at once: each publishes what the real one would, with invented figures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from espalier_pipeline import children, driver, forecast, proposing, staging
+from espalier_runtime.job import Stage
+from espalier_runtime.main import _another, _inputs, _parser, build_request
+from espalier_runtime.plugins import Plugins
+from espalier_runtime.request import StageRequest
+from espalier_runtime.specs import load_spec
+from espalier_runtime.store import Store
+from espalier_sdk import Manifest
+from espalier_sdk.errors import EspalierError
+
+SPEC = """\
+name: small
+objective: {task: {name: classification, config: {text: text, target: label}}, metric: macro_f1}
+data:
+  mails:
+    sources: [{name: files, config: {paths: [mails.csv]}}]
+    split: {by: hash, test: 0.2, validation: 0.2}
+candidates:
+  tiny: {strategy: {name: from-scratch, config: {layers: 1, hidden_size: 32}}}
+  wide: {strategy: {name: from-scratch, config: {layers: 1, hidden_size: 64}}}
+serve: {endpoint: mails, bootstrap: chosen, challenger: runner-up}
+"""
+_STAGES = ("ingest", "preprocess", "base", "train", "evaluate")
+_TRAINED = ("train_seconds", "peak_memory_bytes", "trainable_parameters", "parameters", "size_bytes", "steps")
+
+
+@dataclass
+class FakeServices:
+    """Stands for `run_child`: `calls` is what was started, `proposals` what the endpoint was told."""
+
+    refusal: EspalierError | None = None
+    rows: dict[str, int] = field(default_factory=lambda: {"rows_train": 6, "rows_validation": 2, "rows_test": 2})
+    calls: list[tuple[str, list[str]]] = field(default_factory=list)
+    proposals: list[dict[str, Any]] = field(default_factory=list)
+    before: Callable[[str], None] = lambda stage: None
+
+    def run_child(
+        self,
+        module: str,
+        arguments: Sequence[str],
+        *,
+        log: Path,
+        environment: Mapping[str, str],
+        on_event: Callable[[dict[str, Any]], None],
+    ) -> dict[str, Any]:
+        self.calls.append((module, list(arguments)))
+        if module == "espalier_serving.propose":
+            if self.refusal:
+                raise self.refusal
+            self.proposals.append(json.loads(arguments[-1]))
+            return {"endpoint": "mails", "champion": "tiny"}
+        if module in ("espalier_runtime.tracking", "espalier_training.forecast"):
+            return {}
+        given = _parser([Stage(name, run=dict) for name in _STAGES]).parse_args(list(arguments))
+        self.before(given.stage)
+        spec, _ = load_spec(Path(given.spec), overrides=given.set)
+        made = []
+        for one in [given, *(_another(given, text) for text in given.also)]:
+            store = Store.open(given.store)
+            inputs = {role: store.resolve(text) for role, text in _inputs(one.input).items()}
+            made.append(self._publish(store, build_request(given.stage, spec, one, inputs, Plugins())))
+        told = [{"ref": str(one.ref()), "cached": False, "metrics": one.metrics} for one in made]
+        return {"results": told} if given.also else told[0]
+
+    def _publish(self, store: Store, request: StageRequest) -> Manifest:
+        attempt = store.begin(request.digest(), reads=request.inputs.values())
+        (attempt.folder / "made.txt").write_text(f"{request.stage} {request.name}", encoding="utf-8")
+        return attempt.publish(
+            kind=request.kind,
+            name=request.name,
+            inputs=tuple(request.inputs.values()),
+            what=request.what,
+            plugins=request.plugins,
+            metrics=self._metrics(request),
+            provenance={"seconds": 1.0, "started_at": 1.0, "components": request.components()},
+        )
+
+    def _metrics(self, request: StageRequest) -> dict[str, Any]:
+        if request.stage == "ingest":
+            return {"rows_read": 10, "rows": 10, "quarantined": 0, "columns": 2}
+        if request.stage == "preprocess":
+            return {"rows_read": 10, "rows": sum(self.rows.values()), "dropped": {}, **self.rows}
+        if request.stage == "train":
+            return dict.fromkeys(_TRAINED, 64 if request.candidate == "wide" else 32)
+        value = 0.9 if request.candidate == "tiny" else 0.8
+        measured = {"macro_f1": {"value": value, "low": value - 0.05, "high": value + 0.05, "error": 0.02}}
+        if request.candidate is None:
+            return {"majority": {"rows": 2, "values": measured, "train_seconds": 0.1}}
+        return {"rows": 2, "values": measured}
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> Path:
+    (tmp_path / "mails.csv").write_text("text,label\nhello there,a\ngood bye,b\n", encoding="utf-8")
+    path = tmp_path / "small.yaml"
+    path.write_text(SPEC, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def services(monkeypatch: pytest.MonkeyPatch) -> FakeServices:
+    fake = FakeServices()
+    for module in (children, driver, forecast, proposing, staging):
+        monkeypatch.setattr(module, "run_child", fake.run_child)
+    monkeypatch.setenv("RAY_ADDRESS", "nobody:1")  # nothing that is faked joins it, and no Ray is started
+    return fake

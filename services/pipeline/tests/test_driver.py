@@ -1,0 +1,125 @@
+"""A whole run over services that answer at once: order, what is kept when something is refused, and what is asked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from espalier_pipeline.command import run as command
+from espalier_pipeline.driver import run
+from espalier_pipeline.records import RunRecord
+from espalier_pipeline.view import QuietView
+from espalier_sdk.errors import DataError, EspalierError, Refused, SpecError
+
+
+class Notes(QuietView):
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.said.append(text)
+
+
+def test_a_run_chooses_opens_test_once_and_proposes_the_pair(spec: Path, services) -> None:
+    result = run(spec, view=QuietView())
+    assert result.verdict is not None
+    assert (result.verdict.chosen, result.verdict.runner_up) == ("tiny", "wide")
+    assert [one["test"] is not None for one in result.candidates] == [True, True]
+    assert services.proposals[0]["bootstrap"] == "tiny"
+    assert services.proposals[0]["experiment"]["treatment"] == "wide"
+    again = run(spec, view=QuietView())
+    assert all(stage["cached"] for stage in again.stages if stage["stage"] != "serve")
+    assert again.openings == result.openings == 1
+
+
+def test_a_refused_proposal_keeps_the_result_and_ends_with_its_code(spec: Path, services, capsys) -> None:
+    services.refusal = Refused("experiment e1 is running", remedy="stop it first")
+    assert command(["run", str(spec), "--json"]) == 7
+    printed = capsys.readouterr()
+    document = json.loads(printed.out)
+    assert document["chosen"] == "tiny"
+    assert document["errors"][0]["code"] == "refused"
+    assert Path(document["report"]).is_file()
+    assert "experiment e1 is running" in printed.err
+    record = RunRecord.load(spec.parent / ".espalier" / "runs", document["run"])
+    assert (record.state(), record.data["exit_code"]) == ("failed", 7)
+    assert record.data["result"]["chosen"] == "tiny"
+
+
+def test_a_server_of_metrics_hears_of_a_run_before_the_endpoint_does(spec: Path, services) -> None:
+    run(spec, view=QuietView())
+    modules = [module for module, _ in services.calls]
+    assert modules.index("espalier_runtime.tracking") < modules.index("espalier_serving.propose")
+
+
+def test_serving_a_candidate_that_is_not_built_is_refused_before_any_work(spec: Path, services) -> None:
+    spec.write_text(spec.read_text().replace("challenger: runner-up", "challenger: wide"))
+    with pytest.raises(SpecError, match="'wide' is not built") as refused:
+        run(spec, candidate="tiny", view=QuietView())
+    problem = refused.value.problems[0]
+    assert (problem.field, problem.line) == ("serve.challenger", 10)
+    assert problem.remedy
+    assert not services.calls
+    assert run(spec, candidate="tiny", only="evaluate", view=QuietView()).verdict is not None
+
+
+def test_one_candidate_that_does_not_compete_cannot_be_compared(spec: Path, services) -> None:
+    only_wide = ["candidates.tiny.competes=false"]
+    with pytest.raises(SpecError, match="does not compete"):
+        run(spec, candidate="tiny", overrides=only_wide, view=QuietView())
+    made = run(spec, candidate="tiny", only="train", overrides=only_wide, view=QuietView())
+    assert made.stages[-1]["stage"] == "train"
+
+
+def test_without_a_test_split_the_objective_stands_on_validation_and_the_user_is_told(spec: Path, services) -> None:
+    services.rows = {"rows_train": 6, "rows_validation": 2, "rows_test": 0}
+    spec.write_text(spec.read_text().replace("test: 0.2", "test: 0"))
+    view = Notes()
+    result = run(spec, view=view)
+    assert result.objective()["split"] == "validation"
+    assert result.openings == 0
+    assert any("no test split" in text for text in view.said)
+
+
+def test_without_a_validation_row_nothing_is_trained(spec: Path, services) -> None:
+    services.rows = {"rows_train": 6, "rows_validation": 0, "rows_test": 2}
+    spec.write_text(spec.read_text().replace("by: hash, test: 0.2, validation: 0.2", "by: column, column: label"))
+    with pytest.raises(DataError, match="no validation row"):
+        run(spec, view=QuietView())
+    assert "espalier_training" not in [module for module, _ in services.calls]
+
+
+def test_stages_read_the_runs_own_copy_of_the_spec(spec: Path, services) -> None:
+    def spoil(stage: str) -> None:
+        spec.write_text("name: [")
+
+    services.before = spoil
+    result = run(spec, overrides=["candidates.tiny.training.epochs=2"], view=QuietView())
+    assert result.verdict is not None
+    given = {arguments[arguments.index("--spec") + 1] for _, arguments in services.calls if "--spec" in arguments}
+    assert given == {str(result.record.folder / "spec.yaml")}
+    assert "--set" not in [word for _, arguments in services.calls for word in arguments]
+
+
+def test_a_defect_leaves_its_traceback_in_the_runs_log(spec: Path, services) -> None:
+    def fail(stage: str) -> None:
+        raise ZeroDivisionError("no such luck")
+
+    services.before = fail
+    with pytest.raises(EspalierError, match="ZeroDivisionError: no such luck") as raised:
+        run(spec, view=QuietView())
+    problem = raised.value.problems[0]
+    assert problem.code == "internal"
+    assert "no such luck" in Path(problem.file or "").read_text()
+    record = RunRecord.load(spec.parent / ".espalier" / "runs", "")
+    assert record.state() == "failed"
+
+
+def test_a_line_of_openings_that_was_cut_spoils_no_run(spec: Path, services) -> None:
+    home = spec.parent / ".espalier"
+    home.mkdir()
+    (home / "test-openings.jsonl").write_text('{"dataset": "dataset/ma')
+    assert run(spec, view=QuietView()).openings == 1
+    spec.write_text(spec.read_text().replace("hidden_size: 64", "hidden_size: 128"))
+    assert run(spec, view=QuietView()).openings == 2

@@ -1,0 +1,83 @@
+"""`predict`: all rows or none in a file, and no column of the user's written over."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from espalier_pipeline import prediction
+from espalier_pipeline.command import run as command
+from espalier_runtime import opening
+from espalier_runtime.store import Store
+from espalier_sdk import ArtifactRef
+from espalier_sdk.errors import DataError
+
+
+class Echo:
+    """A model that answers every row alike."""
+
+    def predict(self, rows: pa.Table) -> pa.Table:
+        return pa.table(
+            {"row": range(rows.num_rows), "prediction": ["a"] * rows.num_rows, "score": [1.0] * rows.num_rows}
+        )
+
+
+@pytest.fixture
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    attempt = Store.open(str(tmp_path / "store")).begin("ab" * 32)
+    ref: ArtifactRef = attempt.publish(kind="model", name="tiny").ref()
+    monkeypatch.setattr(opening, "open_model", lambda *arguments: Echo())
+    return str(ref)
+
+
+def asked(tmp_path: Path, *rows: dict[str, Any]) -> Path:
+    path = tmp_path / "asked.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_answers_are_written_whole_and_told(model: str, tmp_path: Path, capsys) -> None:
+    file, out = asked(tmp_path, {"text": "hello"}), tmp_path / "out.jsonl"
+    assert command(["predict", model, str(file), "--home", str(tmp_path), "--out", str(out), "--json"]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out) == {"out": str(out), "rows": 1}
+    assert f"next             espalier show {model} --home {tmp_path}" in printed.err
+    assert json.loads(out.read_text()) == {"text": "hello", "prediction": "a", "score": 1.0}
+
+
+def test_json_without_out_is_one_document(model: str, tmp_path: Path, capsys) -> None:
+    file = asked(tmp_path, {"text": "hello"}, {"text": "bye"})
+    assert command(["predict", model, str(file), "--home", str(tmp_path), "--json"]) == 0
+    assert [row["text"] for row in json.loads(capsys.readouterr().out)["rows"]] == ["hello", "bye"]
+
+
+def test_a_failure_in_the_middle_leaves_what_was_there(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object, **options: object) -> Iterator[dict[str, Any]]:
+        yield {"text": "hello"}
+        raise DataError("row cannot be read")
+
+    monkeypatch.setattr(prediction, "predict", fail)
+    file, out = asked(tmp_path, {"text": "hello"}), tmp_path / "out.jsonl"
+    out.write_text("kept")
+    assert command(["predict", model, str(file), "--home", str(tmp_path), "--out", str(out)]) == 4
+    assert out.read_text() == "kept"
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_the_file_that_is_read_is_never_written(model: str, tmp_path: Path) -> None:
+    file = asked(tmp_path, {"text": "hello"})
+    before = file.read_text()
+    assert command(["predict", model, str(file), "--home", str(tmp_path), "--out", str(file)]) == 2
+    assert file.read_text() == before
+
+
+def test_a_column_that_an_answer_has_too_is_refused(model: str, tmp_path: Path, capsys) -> None:
+    file = asked(tmp_path, {"text": "hello", "score": 3})
+    assert command(["predict", model, str(file), "--home", str(tmp_path)]) == 4
+    assert "written over column 'score'" in capsys.readouterr().err

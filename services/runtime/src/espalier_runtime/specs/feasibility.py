@@ -1,0 +1,102 @@
+"""What a spec asks for that can never run, found before any work: sizes that do not divide, bases that are none.
+
+Knows nothing about what plugins do; `specs.checking` asks them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from espalier_sdk.choice import Choice
+from espalier_sdk.errors import Problem
+from espalier_sdk.groups import did_you_mean
+
+from espalier_runtime.specs.document import Location, SpecDocument
+from espalier_runtime.specs.models import Candidate, From, Spec
+
+_READ_FILES = ("espalier.sources", "espalier.base_models")
+_PATH_KEYS = ("path", "paths")
+
+
+def config_problems(group: str, choice: Choice, at: Location, document: SpecDocument) -> Iterator[Problem]:
+    """Yields numbers that are none, and files where they would not be noticed when their content changes."""
+    for place, key, value in _walk(choice.config, at):
+        if isinstance(value, float) and not math.isfinite(value):
+            yield document.problem(place, f"{value}: must be a finite number", given=str(value), accepted="a number")
+        if key in _PATH_KEYS and group not in _READ_FILES:
+            yield document.problem(
+                place,
+                f"{choice.name} names a file: only sources and base models read files, whose content is looked at",
+                code="file_plugin",
+                given=str(value),
+                remedy="write what the file holds into the config, or ship it inside the plugin's distribution",
+            )
+
+
+def candidate_problems(
+    spec: Spec, name: str, *, strategy: Any, learner: Any, document: SpecDocument
+) -> Iterator[Problem]:
+    """Yields what a candidate asks for that can never run; `strategy` is its strategy's config."""
+    candidate, at = spec.candidates[name], ("candidates", name)
+    yield from _batch_problems(candidate, at, document)
+    yield from _base_problems(spec, candidate, at, document)
+    yield from _auxiliary_problems(candidate, learner.auxiliaries, at, document)
+    longest, wanted = getattr(strategy, "max_positions", None), candidate.training.max_tokens
+    if isinstance(longest, int) and longest < wanted:
+        yield document.problem(
+            (*at, "training", "max_tokens"),
+            f"max_tokens {wanted} is more than the model's max_positions {longest}",
+            code="too_long",
+            given=wanted,
+            accepted=f"at most {longest}",
+            remedy="raise max_positions in the strategy's config, or lower max_tokens",
+        )
+
+
+def _batch_problems(candidate: Candidate, at: Location, document: SpecDocument) -> Iterator[Problem]:
+    batch, where = candidate.training.batch_size, candidate.where
+    per_pass = where.workers * (where.micro_batch_size or max(1, batch // where.workers))
+    if batch % per_pass:
+        yield document.problem(
+            (*at, "training", "batch_size"),
+            f"batch_size {batch} is no multiple of workers x micro_batch_size = {per_pass}",
+            code="batch_size",
+            given=batch,
+            accepted=f"a multiple of {per_pass}",
+        )
+
+
+def _base_problems(spec: Spec, candidate: Candidate, at: Location, document: SpecDocument) -> Iterator[Problem]:
+    if isinstance(candidate.base, From) and spec.candidates[candidate.base.from_].peft is not None:
+        yield document.problem(
+            (*at, "base", "from"),
+            f"candidate {candidate.base.from_!r} is an adapter on a base, no whole model to start from",
+            code="adapter_base",
+            given=candidate.base.from_,
+            remedy="start from a candidate whose strategy trains a whole model",
+        )
+
+
+def _auxiliary_problems(
+    candidate: Candidate, taken: Mapping[str, Any], at: Location, document: SpecDocument
+) -> Iterator[Problem]:
+    for role in candidate.auxiliaries:
+        if role not in taken:
+            yield document.problem(
+                (*at, "auxiliaries", role),
+                f"the learner {candidate.learner.name} takes no auxiliary {role!r}",
+                code="unknown_auxiliary",
+                given=role,
+                accepted=", ".join(taken) or "none",
+                remedy=did_you_mean(role, list(taken)) or "remove it, or choose another learner",
+            )
+
+
+def _walk(node: Any, at: Location) -> Iterator[tuple[Location, str | int, Any]]:
+    """Yields place, key and value of everything inside a config."""
+    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, value in items:
+        yield (*at, key), key, value
+        yield from _walk(value, (*at, key))
