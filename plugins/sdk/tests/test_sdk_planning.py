@@ -153,6 +153,8 @@ def test_method_beside_a_strategy_that_takes_none_is_a_conflict() -> None:
         ("base_model.model.layers.0.q_proj.lora_A.default.weight", "layers.0.q_proj.lora_A.weight"),
         ("module.base_model.model.layers.0.q_proj.base_layer.weight", "layers.0.q_proj.weight"),
         ("base_model.model.classifier.modules_to_save.default.bias", "classifier.bias"),
+        ("base_model.model.layers.0.q_proj.vera_lambda_b.default", "layers.0.q_proj.vera_lambda_b"),
+        ("layers.0.defaults.default_scale", "layers.0.defaults.default_scale"),
     ],
 )
 def test_names_lose_what_ddp_and_peft_put_around_them(wrapped: str, clean: str) -> None:
