@@ -1,4 +1,4 @@
-"""LoRA against its kit, its exact count of weights, and what its folder holds."""
+"""LoRA and its variants against their kit, their exact count of weights, and what their folders hold."""
 
 from __future__ import annotations
 
@@ -11,14 +11,28 @@ import pytest
 from espalier_peft_lora import Lora
 from espalier_sdk import DataError, Head, Placement, SpecError
 from espalier_sdk.testing import check_peft_method
-from espalier_sdk.testing.tiny import Family, contents, tiny
+from espalier_sdk.testing.tiny import Family, Tiny, contents, tiny
 
 HEAD = Head("sequence-classification", outputs=3)
 
 
-@pytest.mark.parametrize("config", [{}, {"rank": 2, "alpha": 3, "targets": "all-linear", "dropout": 0}])
+def inject(method: Lora, made: Tiny) -> Any:
+    return method.inject(made.model, blueprint=made.blueprint, placement=Placement(), calibration=())
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {},
+        {"rank": 2, "alpha": 3, "targets": "all-linear", "dropout": 0, "rank_stabilised": True},
+        {"dora": True},
+        {"start": "pissa", "targets": "all-linear"},
+        {"start": "olora", "dora": True},
+    ],
+)
 def test_lora_passes_its_kit(config: dict[str, Any]) -> None:
     refused = [{"rank": 0}, {"alpha": 0}, {"dropout": 1}, {"targets": ["no-such-layer"]}, {"targets": []}]
+    refused += [{"start": "loftq"}, {"start": "pissa", "rank": 33}]
     check_peft_method("lora", config=config, refused=refused)
 
 
@@ -40,6 +54,29 @@ def test_count_of_weights_is_exact(family: Family, targets: Any, expected: int) 
     blueprint = tiny(family, HEAD).blueprint
     parameters = Lora(Lora.Config(rank=8, targets=targets)).parameters(blueprint)
     assert sum(one.count for one in parameters) == expected
+
+
+def test_dora_adds_one_length_per_output() -> None:
+    plain, dora = (Lora(Lora.Config(dora=dora)).parameters(tiny("bert", HEAD).blueprint) for dora in (False, True))
+    assert sum(one.count for one in dora) - sum(one.count for one in plain) == 2 * 4 * 32
+
+
+@pytest.mark.parametrize(
+    ("config", "stages", "identity", "mixes", "reference"),
+    [
+        ({}, {0, 1, 2, 3}, True, True, "disable"),
+        ({"rank_stabilised": True}, {0, 1, 2, 3}, True, True, "disable"),
+        ({"dora": True}, {0, 1, 2}, True, False, "disable"),
+        ({"start": "pissa"}, {0, 1, 2}, False, False, "copy"),
+        ({"start": "olora"}, {0, 1, 2}, False, False, "copy"),
+    ],
+)
+def test_traits_follow_the_variant(
+    config: dict[str, Any], stages: set[int], identity: bool, mixes: bool, reference: str
+) -> None:
+    traits = Lora(Lora.Config.model_validate(config)).traits()
+    assert (traits.zero_stages, traits.identity_at_start) == (stages, identity)
+    assert (traits.mixes_in_batch, traits.reference) == (mixes, reference)
 
 
 def test_a_target_that_the_base_lacks_is_refused_beside_one_that_it_has() -> None:
@@ -75,6 +112,16 @@ def test_saved_adapter_names_no_base_and_does_not_depend_on_where_it_lay(tmp_pat
     assert folders[0] == folders[1]
     assert set(folders[0]) == {"adapter_config.json", "adapter_model.safetensors"}
     assert json.loads(folders[0]["adapter_config.json"])["base_model_name_or_path"] is None
+
+
+def test_a_folder_of_another_kind_is_refused(tmp_path: Path) -> None:
+    made = tiny("bert", HEAD)
+    method = Lora(Lora.Config())
+    method.save(inject(method, made), tmp_path)
+    path = tmp_path / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"peft_type": "IA3"}))
+    with pytest.raises(DataError, match="adapter of type IA3"):
+        method.load(tiny("bert", HEAD).model, tmp_path)
 
 
 def test_folder_without_safetensors_is_refused(tmp_path: Path) -> None:

@@ -158,6 +158,14 @@ def test_the_peft_kit_catches(install: Install, change: tuple[str, str], words: 
         check_peft_method(name, refused=[{"width": 0}])
 
 
+def test_a_method_that_accepts_a_family_it_should_refuse_is_caught(install: Install) -> None:
+    name = install(METHODS, PEFT, "Method")
+    with pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):
+        check_peft_method(name, refused=[{"width": 0}], refused_families=["llama"])
+    with pytest.raises(AssertionError, match="no family is left"):
+        check_peft_method(name, refused=[{"width": 0}], refused_families=["llama", "bert"])
+
+
 def test_a_plugin_that_is_not_declared_is_told(install: Install) -> None:
     with pytest.raises(AssertionError, match="is declared 0 times"):
         check_plugin(CONTROLS, "zz-never-installed")

@@ -201,6 +201,8 @@ def test_a_plugin_that_can_do_more_has_no_further_conflict(choices: dict[str, An
         ("base_model.model.layers.0.q_proj.lora_A.default.weight", "layers.0.q_proj.lora_A.weight"),
         ("module.base_model.model.layers.0.q_proj.base_layer.weight", "layers.0.q_proj.weight"),
         ("base_model.model.classifier.modules_to_save.default.bias", "classifier.bias"),
+        ("base_model.model.layers.0.q_proj.vera_lambda_b.default", "layers.0.q_proj.vera_lambda_b"),
+        ("layers.0.defaults.default_scale", "layers.0.defaults.default_scale"),
     ],
 )
 def test_names_lose_what_ddp_and_peft_put_around_them(wrapped: str, clean: str) -> None:

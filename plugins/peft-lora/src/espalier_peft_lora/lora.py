@@ -1,48 +1,42 @@
-"""LoRA: a frozen weight W gets a trained low-rank update, W + (alpha / rank) B A (Hu et al. 2022)."""
+"""LoRA: a frozen weight W gets a trained low-rank update, W + (alpha / rank) B A (Hu et al. 2022), and its variants."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
-from espalier_sdk import (
-    Blueprint,
-    DataError,
-    HeadKind,
-    ParameterInfo,
-    PeftTraits,
-    Placement,
-    PluginConfig,
-    SpecError,
-)
+from espalier_sdk import Blueprint, HeadKind, ParameterInfo, PeftTraits, Placement, PluginConfig, SpecError, ZeroStage
 from pydantic import Field
+
+from espalier_peft_lora import starts, wrapping
 
 if TYPE_CHECKING:
     import torch
 
-_TASK_TYPES = {
-    "causal-lm": "CAUSAL_LM",
-    "masked-lm": "FEATURE_EXTRACTION",
-    "sequence-classification": "SEQ_CLS",
-    "token-classification": "TOKEN_CLS",
-    "question-answering": "QUESTION_ANS",
-}
-
 
 class LoraConfig(PluginConfig):
-    """Rank, scale and place of the updates."""
+    """Rank, scale, place and start of the updates."""
 
     rank: int = Field(default=8, ge=1, le=1024, description="Rank of each update; 8 is usual.")
     alpha: float | None = Field(default=None, gt=0, description="Scale of the update before rank; default: 2 x rank.")
     dropout: float = Field(default=0.05, ge=0, lt=1, description="Dropout in front of each update, in training.")
-    targets: Literal["attention", "all-linear"] | tuple[str, ...] = Field(
-        default="attention", description="Which linear layers of the blocks: attention's, all, or names that end so."
+    targets: wrapping.Targets = Field(default="attention", description=wrapping.TARGETS)
+    rank_stabilised: bool = Field(
+        default=False, description="rsLoRA: alpha is divided by the root of rank (Kalajdzievski 2023)."
+    )
+    dora: bool = Field(
+        default=False, description="DoRA: the length of each output's weights is trained apart (Liu et al. 2024)."
+    )
+    start: Literal["zero", "pissa", "olora"] = Field(
+        default="zero",
+        description="Where updates begin: at zero, or at the base's leading factors, which the base then lacks: "
+        "pissa by singular values (Meng et al. 2024), olora by QR (Büyükakyüz 2024).",
     )
 
 
 class Lora:
-    """Trains low-rank updates beside linear layers of the blocks; the output is unchanged at step 0."""
+    """Trains low-rank updates beside linear layers of the blocks."""
 
     contract: ClassVar[int] = 1
     Config: ClassVar[type[LoraConfig]] = LoraConfig
@@ -51,24 +45,34 @@ class Lora:
         self._config = config
 
     def traits(self) -> PeftTraits:
-        """Returns what LoRA can do: every head and ZeRO stage, merged, and mixed in a batch."""
+        """Returns what this variant can do.
+
+        DoRA and the starts from the base read whole base weights, which ZeRO-3 does not hold, and PEFT cannot mix
+        them in a batch. After a start from the base the output is the base's up to rounding only, and the base with
+        the update off is not what it was: a reference is a copy.
+        """
+        plain = self._config.start == "zero"
+        reads_base = self._config.dora or not plain
+        stages: frozenset[ZeroStage] = frozenset({0, 1, 2} if reads_base else {0, 1, 2, 3})
         return PeftTraits(
-            zero_stages=frozenset({0, 1, 2, 3}),
+            zero_stages=stages,
             heads=frozenset(get_args(HeadKind)),
-            identity_at_start=True,
+            identity_at_start=plain,
             mergeable=True,
-            mixes_in_batch=True,
+            mixes_in_batch=not reads_base,
+            reference="disable" if plain else "copy",
         )
 
     def parameters(self, blueprint: Blueprint) -> tuple[ParameterInfo, ...]:
-        """Returns A (rank, in) and B (out, rank) for each target."""
+        """Returns A (rank, in) and B (out, rank) for each target, and with DoRA its lengths (out)."""
         rank = self._config.rank
         found: list[ParameterInfo] = []
         for target in self._targets(blueprint):
-            module = target.name.removesuffix(".weight")
             out, width = target.shape
-            found.append(ParameterInfo(f"{module}.lora_A.weight", (rank, width), target.depth, "adapter"))
-            found.append(ParameterInfo(f"{module}.lora_B.weight", (out, rank), target.depth, "adapter"))
+            found.append(wrapping.added(target, "lora_A.weight", rank, width))
+            found.append(wrapping.added(target, "lora_B.weight", out, rank))
+            if self._config.dora:
+                found.append(wrapping.added(target, "lora_magnitude_vector.weight", out))
         return tuple(found)
 
     def place(self, placement: Placement) -> Placement:
@@ -89,14 +93,19 @@ class Lora:
         import peft
 
         config = peft.LoraConfig(
-            task_type=_TASK_TYPES[blueprint.head.kind],
             r=self._config.rank,
-            lora_alpha=self._config.alpha or 2 * self._config.rank,
+            lora_alpha=self._config.alpha or 2 * self._config.rank,  # type: ignore[arg-type]
             lora_dropout=self._config.dropout,
-            target_modules=[target.name.removesuffix(".weight") for target in self._targets(blueprint)],
-            modules_to_save=list(blueprint.new_modules) or None,
+            use_rslora=self._config.rank_stabilised,
+            use_dora=self._config.dora,
+            bias="none",
+            **wrapping.options(blueprint, self._targets(blueprint)),
         )
-        return peft.get_peft_model(model, config, autocast_adapter_dtype=placement.adapter_dtype == "float32")
+        wrapped = wrapping.wrap(model, config, placement)
+        if self._config.start != "zero":
+            starts.factorise(wrapped, self._config.start)
+            config.init_lora_weights = self._config.start  # what the folder says, so that PEFT itself starts alike
+        return wrapped
 
     def after_step(self, model: torch.nn.Module, *, step: int, steps: int) -> None:
         """Does nothing: ranks are fixed."""
@@ -109,61 +118,30 @@ class Lora:
         """Does nothing: there is no extra state."""
 
     def save(self, model: torch.nn.Module, folder: Path) -> None:
-        """Writes adapter_config.json and adapter_model.safetensors, as PEFT itself opens them."""
-        import json
-
-        wrapped: Any = model
-        wrapped.save_pretrained(folder, save_embedding_layers=False)
-        (folder / "README.md").unlink(missing_ok=True)
-        path = folder / "adapter_config.json"
-        config = json.loads(path.read_text(encoding="utf-8"))
-        # PEFT keeps sets, and where the base lay: an adapter must not depend on either.
-        config["base_model_name_or_path"] = None
-        config["target_modules"] = sorted(config["target_modules"])
-        if config.get("modules_to_save"):
-            config["modules_to_save"] = sorted(config["modules_to_save"])
-        path.write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
+        """Writes a folder that PEFT itself opens, and beside it what a start from the base took out of the base."""
+        wrapping.save(model, folder)
+        if self._config.start != "zero":
+            starts.save_starts(model, folder)
 
     def load(self, model: torch.nn.Module, folder: Path) -> torch.nn.Module:
-        """Opens a saved adapter on its base; DataError where the folder holds none in safetensors."""
-        import peft
-
-        if not (folder / "adapter_model.safetensors").is_file() or (folder / "adapter_model.bin").exists():
-            raise DataError("holds no adapter_model.safetensors", file=str(folder), remedy="train the candidate again")
-        wrapped: torch.nn.Module = peft.PeftModel.from_pretrained(model, str(folder), is_trainable=False)
-        return wrapped
+        """Opens a saved adapter on its untouched base; DataError where the folder holds none in safetensors."""
+        # True: else PEFT factorises the base itself, and what it subtracts may differ in the last bits.
+        loaded = wrapping.load(model, folder, kind="LORA", init_lora_weights=True)
+        if self._config.start != "zero":
+            starts.subtract_starts(loaded, folder)
+        return loaded
 
     def merge(self, model: torch.nn.Module) -> torch.nn.Module:
         """Adds the updates to the frozen weights and returns the plain model."""
-        wrapped: Any = model
-        merged: torch.nn.Module = wrapped.merge_and_unload()
-        return merged
+        return wrapping.merge(model)
 
     def _targets(self, blueprint: Blueprint) -> list[ParameterInfo]:
-        linear = [
-            parameter
-            for parameter in blueprint.parameters
-            if parameter.role == "block" and 0 < parameter.depth <= blueprint.blocks and len(parameter.shape) == 2
-        ]
-        wanted = self._config.targets
-        if wanted == "all-linear":
-            return linear
-        if wanted == "attention":
-            found = [one for one in linear if "attention" in one.name.lower() or "attn" in one.name.lower()]
-            missing: list[str] = [] if found else [wanted]
-        else:
-            found = [one for one in linear if any(_ends(one, name) for name in wanted)]
-            missing = [name for name in wanted if not any(_ends(one, name) for one in found)]
-        if missing or not found:
-            ends = sorted({one.name.removesuffix(".weight").rpartition(".")[2] for one in linear})
+        found = wrapping.find_targets(blueprint, self._config.targets)
+        narrow = min(found, key=lambda one: min(one.shape))
+        if self._config.start != "zero" and self._config.rank > min(narrow.shape):
             raise SpecError(
-                f"targets {', '.join(missing) or 'names nothing'}: no linear layer of the base is called so",
-                field="peft.config.targets",
-                given=str(wanted),
-                accepted=f"attention, all-linear, or a list of {', '.join(ends)}",
+                f"rank={self._config.rank}: {narrow.name} has {min(narrow.shape)} factors for {self._config.start}",
+                field="peft.config.rank",
+                accepted=f"1 to {min(narrow.shape)}",
             )
         return found
-
-
-def _ends(parameter: ParameterInfo, name: str) -> bool:
-    return f".{parameter.name}".endswith(f".{name}.weight")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from espalier_sdk.protocols import Learner, ModelStrategy, PeftMethod, TrainingControl
 
 
-_WRAPPINGS = re.compile(r"\.(?:default|base_layer)(?=\.)|\.modules_to_save(?=\.)")
+_WRAPPINGS = re.compile(r"\.(?:default|base_layer)(?=\.|$)|\.modules_to_save(?=\.)")
 
 
 def clean_name(name: str) -> str:

@@ -39,6 +39,7 @@ def check_peft_method(
     *,
     config: Mapping[str, Any] | None = None,
     refused: Sequence[Mapping[str, Any]],
+    refused_families: Sequence[Family] = (),
     tolerance: float = 1e-5,
 ) -> None:
     """Checks a PEFT method on a tiny encoder and a tiny decoder, for each head that its traits name.
@@ -47,7 +48,8 @@ def check_peft_method(
     parameters have gradients, and their shapes and count are those of `parameters`; optimizer steps move them and
     nothing else; the state survives save and load, and a resume, bit for bit; merged equals adapted within
     `tolerance`, or the method raises NotMergeable; token-level outputs and labels align with `input_ids`; each
-    config of `refused` is refused, by `Config` or, where it depends on the model, by `parameters`.
+    config of `refused` is refused, by `Config` or, where it depends on the model, by `parameters`; so is each model of
+    `refused_families`, of which the method needs something that they lack.
     """
     plugin = check_plugin("espalier.peft_methods", name)
     method = plugin(plugin.Config.model_validate(dict(config or {})))
@@ -56,7 +58,12 @@ def check_peft_method(
     assert isinstance(method.place(Placement()), Placement), f"{name}: place() must return a Placement"
     cases = [case for case in _CASES if case[1] in traits.heads]
     assert cases, f"{name}: no head of {', '.join(sorted(traits.heads))} is known to the kit"
+    assert {family for family, _ in cases} > set(refused_families), f"{name}: no family is left to check it on"
     for family, kind in cases:
+        if family in refused_families:
+            with pytest.raises(EspalierError):
+                method.parameters(_tiny(family, kind).blueprint)
+            continue
         _Case(f"{name} on a tiny {family} for {kind}", method, traits, family, kind).check(tolerance)
     _check_refused(name, plugin, refused)
 
@@ -66,8 +73,7 @@ class _Case:
 
     def __init__(self, label: str, method: Any, traits: PeftTraits, family: Family, kind: HeadKind) -> None:
         self.label, self.method, self.traits = label, method, traits
-        outputs = 0 if kind in ("causal-lm", "masked-lm", "question-answering") else _OUTPUTS
-        self.made: Tiny = tiny(family, Head(kind, outputs=outputs))
+        self.made: Tiny = _tiny(family, kind)
         self.base = copy.deepcopy(self.made.model)  # as the strategy builds it, before the method touches it
         self.inputs = batch([7, 5, 7], left=traits.hides_padding and family == "llama")
         self.labels = _labels(kind, self.inputs)
@@ -201,6 +207,11 @@ class _Case:
         names = {name for name, _ in merged.named_parameters()}
         base = {name for name, _ in self.base.named_parameters()}
         assert names == base, f"{self.label}: the merged model is not plain: {sorted(names ^ base)[:3]}"
+
+
+def _tiny(family: Family, kind: HeadKind) -> Tiny:
+    outputs = 0 if kind in ("causal-lm", "masked-lm", "question-answering") else _OUTPUTS
+    return tiny(family, Head(kind, outputs=outputs))
 
 
 def _own_name(name: str) -> str:

@@ -1,0 +1,107 @@
+"""LoKr: the update is a Kronecker product, with its larger part of low rank (Edalati et al. 2022, Yeh et al. 2024)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, get_args
+
+from espalier_sdk import Blueprint, HeadKind, ParameterInfo, PeftTraits, Placement, PluginConfig
+from pydantic import Field
+
+from espalier_peft_lora import wrapping
+
+if TYPE_CHECKING:
+    import torch
+
+
+class LoKrConfig(PluginConfig):
+    """Rank, scale, place and block size of the updates."""
+
+    rank: int = Field(default=8, ge=1, le=1024, description="Rank of the larger part.")
+    alpha: float = Field(default=8, gt=0, description="Scale of the update before rank.")
+    targets: wrapping.Targets = Field(default="attention", description=wrapping.TARGETS)
+    factor: int | None = Field(
+        default=None, ge=2, description="Rows of the smaller part, where it divides; default: near the square root."
+    )
+
+
+class LoKr:
+    """Trains updates C (x) (B A); the output is unchanged at step 0."""
+
+    contract: ClassVar[int] = 1
+    Config: ClassVar[type[LoKrConfig]] = LoKrConfig
+
+    def __init__(self, config: LoKrConfig) -> None:
+        self._config = config
+
+    def traits(self) -> PeftTraits:
+        """Returns what LoKr can do; not ZeRO-3: its weights lie in dicts, where gathering may miss them."""
+        return PeftTraits(
+            zero_stages=frozenset({0, 1, 2}),
+            heads=frozenset(get_args(HeadKind)),
+            identity_at_start=True,
+            mergeable=True,
+            mixes_in_batch=False,
+        )
+
+    def parameters(self, blueprint: Blueprint) -> tuple[ParameterInfo, ...]:
+        """Returns the smaller part whole, and the larger one whole or as a pair, whichever has fewer weights."""
+        from peft.tuners.lokr.layer import factorization  # PEFT's own cut: shapes must agree with what it makes
+
+        rank, factor = self._config.rank, self._config.factor or -1
+        found: list[ParameterInfo] = []
+        for target in wrapping.find_targets(blueprint, self._config.targets):
+            (rows, out), (columns, width) = (factorization(size, factor) for size in target.shape)
+            found.append(wrapping.added(target, "lokr_w1", rows, columns))
+            if rank < max(out, width) / 2:
+                found.append(wrapping.added(target, "lokr_w2_a", out, rank))
+                found.append(wrapping.added(target, "lokr_w2_b", rank, width))
+            else:
+                found.append(wrapping.added(target, "lokr_w2", out, width))
+        return tuple(found)
+
+    def place(self, placement: Placement) -> Placement:
+        """Returns the placement as it is."""
+        return placement
+
+    def inject(
+        self,
+        model: torch.nn.Module,
+        *,
+        blueprint: Blueprint,
+        placement: Placement,
+        calibration: Iterable[Mapping[str, torch.Tensor]],
+    ) -> torch.nn.Module:
+        """Wraps the model with PEFT's LoKr; modules that the base lacks are trained and saved whole."""
+        import peft
+
+        config = peft.LoKrConfig(
+            r=self._config.rank,
+            alpha=self._config.alpha,  # type: ignore[arg-type]
+            decompose_factor=self._config.factor or -1,
+            **wrapping.options(blueprint, wrapping.find_targets(blueprint, self._config.targets)),
+        )
+        return wrapping.wrap(model, config, placement)
+
+    def after_step(self, model: torch.nn.Module, *, step: int, steps: int) -> None:
+        """Does nothing: ranks are fixed."""
+
+    def extra_state(self, model: torch.nn.Module) -> Mapping[str, torch.Tensor]:
+        """Returns nothing: `state_dict` has all."""
+        return {}
+
+    def restore(self, model: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> None:
+        """Does nothing: there is no extra state."""
+
+    def save(self, model: torch.nn.Module, folder: Path) -> None:
+        """Writes a folder that PEFT itself opens."""
+        wrapping.save(model, folder)
+
+    def load(self, model: torch.nn.Module, folder: Path) -> torch.nn.Module:
+        """Opens a saved adapter on its base; DataError where the folder holds none in safetensors."""
+        return wrapping.load(model, folder, kind="LOKR")
+
+    def merge(self, model: torch.nn.Module) -> torch.nn.Module:
+        """Adds the updates to the frozen weights and returns the plain model."""
+        return wrapping.merge(model)
