@@ -89,7 +89,8 @@ def test_what_a_killed_program_left_is_taken_over_and_kept_from_others(joined_ra
     propose_echoes(database, a={"label": "A"})
     try:
         killed = start(database, tmp_path, joined=True, port=port)
-        assert killed.stdout is not None and json.loads(killed.stdout.readline())["event"] == "ready"
+        assert killed.stdout is not None
+        ready = json.loads(killed.stdout.readline())
         killed.kill()
         killed.wait(timeout=10)
         other = f"sqlite:///{tmp_path / 'other.db'}"
@@ -97,8 +98,13 @@ def test_what_a_killed_program_left_is_taken_over_and_kept_from_others(joined_ra
             refused = start(given, tmp_path, joined=True, port=at)
             output, _ = refused.communicate(timeout=120)
             assert (refused.returncode, json.loads(output)["errors"][0]["code"]) == (5, code)
-        with serving(database, tmp_path, port=port) as served:
-            assert served.ask().json()["predictions"][0]["label"] == "A"
+        question = {"model": "support", "input": "x"}
+        headers = {"authorization": f"Bearer {ready['key']}"}
+        with httpx.Client(base_url=ready["url"], headers=headers, trust_env=False, timeout=60) as left:
+            assert left.post("/v1/classify", json=question).status_code == 200  # who was refused has ended nothing
+            with serving(database, tmp_path, port=port) as served:
+                assert served.ask().json()["predictions"][0]["label"] == "A"
+                assert left.post("/v1/classify", json=question).status_code == 401
     finally:
         serve.shutdown()
 

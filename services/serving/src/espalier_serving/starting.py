@@ -36,6 +36,7 @@ class Place:
     port: int
     started_ray: bool = False
     started_serve: bool = False
+    may_delete: bool = False  # not before it is known that no other program's applications run there
     seconds: dict[str, float] = field(default_factory=dict)  # how long each step of the start took
 
     @property
@@ -132,11 +133,12 @@ def start_applications(place: Place, database: Database, *, url: str, store: str
     with place.timed("serve"):
         # Its sentences about what it starts are for developers of Serve.
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
-        place.started_serve = not serve_runs()
-        if place.started_serve:
+        starts_serve = not serve_runs()
+        if starts_serve:
             check_free(place.host, place.port)
         else:
             check_serve(database, host=place.host, port=place.port)
+        place.started_serve, place.may_delete = starts_serve, True
         serve.start(
             proxy_location="HeadOnly" if place.started_ray else "EveryNode",
             http_options={"host": place.host, "port": place.port},
@@ -191,7 +193,7 @@ def stop(place: Place) -> None:
             pass  # everything ends with Ray
         elif place.started_serve:
             serve.shutdown()
-        else:
+        elif place.may_delete:
             _delete_applications()
     ray.shutdown()
 
