@@ -1,4 +1,6 @@
-"""Writes the generated references: plugins, spec, schema. With --check it only compares, and fails where they differ.
+"""Writes the generated references: plugins, PEFT methods, spec, schema.
+
+With --check it only compares, and fails where they differ.
 
 Run by `make generate` and `make lint`; what it writes says so in its first line.
 """
@@ -16,6 +18,7 @@ from espalier_pipeline.authoring import describe_all
 from espalier_pipeline.command import app
 from espalier_pipeline.schema import spec_schema
 from espalier_runtime.specs.models import Spec
+from peft_methods import peft_page
 from pydantic import BaseModel
 
 REFERENCE = Path(__file__).resolve().parent / "reference"
@@ -26,6 +29,7 @@ def main() -> int:
     """Writes or compares; returns 1 where a page is not what the code says."""
     pages = {
         "plugins.md": plugins_page(),
+        "peft-methods.md": NOTE + peft_page(),
         "spec.md": spec_page(),
         "spec.schema.json": schema_page(),
         "command-line.md": command_page(),
