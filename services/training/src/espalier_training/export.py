@@ -36,7 +36,7 @@ def main() -> int:
     except EspalierError as error:
         print_errors(error, as_json=True)
         return error.exit_code
-    print(json.dumps({"model": str(opened.ref), "folder": arguments.out, "files": files}))
+    print(json.dumps({"model": str(opened.ref), "path": arguments.out, "files": files}))
     return 0
 
 
