@@ -82,6 +82,14 @@ def test_ctrl_c_ends_with_130_and_leaves_a_joined_ray_as_it_was(joined_ray: None
     wait_for(lambda: not serve.status().applications)
 
 
+def refusal(database: str, home: Path, *, port: int) -> str:
+    """Starts a program that ends with 5 and returns the code of its error."""
+    refused = start(database, home, joined=True, port=port)
+    output, _ = refused.communicate(timeout=120)
+    assert refused.returncode == 5
+    return str(json.loads(output)["errors"][0]["code"])
+
+
 def test_what_a_killed_program_left_is_taken_over_and_kept_from_others(joined_ray: None, tmp_path: Path) -> None:
     from ray import serve
 
@@ -93,15 +101,12 @@ def test_what_a_killed_program_left_is_taken_over_and_kept_from_others(joined_ra
         ready = json.loads(killed.stdout.readline())
         killed.kill()
         killed.wait(timeout=10)
-        other = f"sqlite:///{tmp_path / 'other.db'}"
-        for given, at, code in ((other, port, "ray_in_use"), (database, free_port(), "serve_elsewhere")):
-            refused = start(given, tmp_path, joined=True, port=at)
-            output, _ = refused.communicate(timeout=120)
-            assert (refused.returncode, json.loads(output)["errors"][0]["code"]) == (5, code)
         question = {"model": "support", "input": "x"}
         headers = {"authorization": f"Bearer {ready['key']}"}
         with httpx.Client(base_url=ready["url"], headers=headers, trust_env=False, timeout=60) as left:
+            assert refusal(f"sqlite:///{tmp_path / 'other.db'}", tmp_path, port=port) == "ray_in_use"
             assert left.post("/v1/classify", json=question).status_code == 200  # who was refused has ended nothing
+            assert refusal(database, tmp_path, port=free_port()) == "serve_elsewhere"
             with serving(database, tmp_path, port=port) as served:
                 assert served.ask().json()["predictions"][0]["label"] == "A"
                 assert left.post("/v1/classify", json=question).status_code == 401
