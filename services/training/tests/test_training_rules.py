@@ -55,6 +55,14 @@ def test_biases_and_norms_of_any_spelling_have_no_decay_and_all_else_has() -> No
     assert len(found) == len(list(model.parameters()))
 
 
+@pytest.mark.parametrize("shape", [(4,), (4, 1), (1, 4)])
+def test_factors_that_start_at_one_are_not_pulled_to_zero(shape: tuple[int, ...]) -> None:
+    """Such are (IA)3's factors and DoRA's magnitudes: decay would take away what they scale."""
+    model = torch.nn.Module()
+    model.factor = torch.nn.Parameter(torch.ones(shape))
+    assert groups_by_name(model, rules_of(model)) == {"factor": (0.1, 0.0)}
+
+
 def test_rates_are_scaled_by_the_plan() -> None:
     model = Model()
     found = groups_by_name(model, rules_of(model, layer__0=Rule(lr_scale=0.25), layer__1=Rule(lr_scale=0.5)))

@@ -10,7 +10,7 @@ from espalier_runtime.store import Store
 from espalier_sdk.artifacts import ArtifactRef
 
 from espalier_pipeline.children import run_child
-from espalier_pipeline.places import Places
+from espalier_pipeline.places import DATABASE_VARIABLE, Places
 from espalier_pipeline.records import RunRecord
 
 _LEASE_SECONDS = 300.0
@@ -80,9 +80,9 @@ def _served(places: Places) -> list[ArtifactRef]:
         return []
     document = run_child(
         "espalier_serving.named",
-        ["--database", places.database],
+        [],
         log=places.home / "logs" / "store-gc.log",
-        environment={},
+        environment={DATABASE_VARIABLE: places.database},
         on_event=lambda event: None,
     )
     return [ArtifactRef.parse(text) for text in document["models"]]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HOME_VARIABLE = "ESPALIER_HOME"
+DATABASE_VARIABLE = "ESPALIER_DATABASE_URL"  # also how a child is told: all users may read a command line
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,7 @@ class Places:
     @property
     def database(self) -> str:
         """Returns the endpoint database's SQLAlchemy URL."""
-        return os.environ.get("ESPALIER_DATABASE_URL") or f"sqlite:///{self.home / 'espalier.db'}"
+        return os.environ.get(DATABASE_VARIABLE) or f"sqlite:///{self.home / 'espalier.db'}"
 
     @property
     def tracking(self) -> str:

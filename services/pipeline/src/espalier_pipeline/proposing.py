@@ -13,6 +13,7 @@ from espalier_sdk.errors import SpecError
 
 from espalier_pipeline.children import run_child
 from espalier_pipeline.choosing import Verdict
+from espalier_pipeline.places import DATABASE_VARIABLE
 from espalier_pipeline.staging import Stages
 
 
@@ -23,9 +24,9 @@ def propose(spec: Spec, verdict: Verdict, models: Mapping[str, ArtifactRef], sta
     started = time.monotonic()
     answered = run_child(
         "espalier_serving.propose",
-        ["--database", stages.places.database, "--proposal", json.dumps(proposal(spec, verdict, models))],
+        ["--proposal", json.dumps(proposal(spec, verdict, models))],
         log=stages.record.logs / "serve.log",
-        environment={},
+        environment={DATABASE_VARIABLE: stages.places.database},
         on_event=lambda event: None,
     )
     stages.note("serve", spec.serve.endpoint, None, time.monotonic() - started, cached=False)

@@ -10,10 +10,8 @@ from pathlib import Path
 
 from espalier_runtime.main import PARENT_VARIABLE
 
-from espalier_pipeline.places import Places
+from espalier_pipeline.places import DATABASE_VARIABLE, Places
 from espalier_pipeline.reading import check
-
-DATABASE_VARIABLE = "ESPALIER_DATABASE_URL"
 
 
 def serve(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +9,6 @@ from espalier_sdk import Phase, Rule, TrainingFailed, clean_name
 
 if TYPE_CHECKING:
     import torch
-
-_NO_DECAY = re.compile(r"bias$|norm|(?:^|\.)ln_", re.IGNORECASE)
 
 
 def apply_rules(model: torch.nn.Module, rules: Mapping[str, Rule]) -> None:
@@ -34,20 +31,27 @@ def apply_rules(model: torch.nn.Module, rules: Mapping[str, Rule]) -> None:
 def parameter_groups(
     model: torch.nn.Module, rules: Mapping[str, Rule], *, learning_rate: float, weight_decay: float
 ) -> list[dict[str, Any]]:
-    """Returns AdamW's groups: one per rate scale, with and without decay (none on biases and norms)."""
+    """Returns AdamW's groups: one per rate scale, with and without decay.
+
+    Decay is for matrices: biases, norms and factors, such as (IA)3's, which start at 1, are vectors.
+    """
     groups: dict[tuple[float, float], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         clean = clean_name(name)
         scale = rules[clean].lr_scale
-        decay = 0.0 if _NO_DECAY.search(clean) else weight_decay
+        decay = weight_decay if _is_matrix(parameter) else 0.0
         group = groups.setdefault(
             (scale, decay), {"params": [], "lr": learning_rate * scale, "weight_decay": decay, "names": []}
         )
         group["params"].append(parameter)
         group["names"].append(clean)
     return list(groups.values())
+
+
+def _is_matrix(parameter: torch.nn.Parameter) -> bool:
+    return sum(size > 1 for size in parameter.shape) > 1
 
 
 class Anchors:
