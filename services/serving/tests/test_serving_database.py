@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -81,6 +83,18 @@ def test_two_processes_may_open_a_fresh_database_at_once(tmp_path: Path) -> None
     outputs = [process.communicate(timeout=60) for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0], outputs
     assert len({output for output, _ in outputs}) == 1
+
+
+def test_a_database_that_another_is_making_is_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "new.db"
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")  # against this lock SQLite refuses a change of journal without waiting
+    timer = threading.Timer(0.3, other.execute, ["COMMIT"])
+    timer.start()
+    with contextlib.closing(open_database(str(path))) as database:
+        assert database.unit_key
+    timer.join()
+    other.close()
 
 
 def test_sqlite_writes_ahead_and_is_on_disk_when_a_commit_returns(database: Database) -> None:

@@ -6,6 +6,8 @@ SQLite writes wait for each other and are on disk when they return; Postgres com
 from __future__ import annotations
 
 import secrets
+import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +27,7 @@ DATABASE_VARIABLE = "ESPALIER_DATABASE_URL"  # so that a password need not stand
 HEAD = "0001"  # the newest migration, so that an up-to-date database opens without importing Alembic
 UNIT_KEY = "unit_key"
 _BUSY_MILLISECONDS = 5_000
+_RETRY_SECONDS = 0.02
 WRITE = {"espalier_write": True}  # the execution option of a transaction that writes
 _PRIVATE = 0o700  # the file holds the key that units are hashed with
 # Postgres: a commit that has returned is on disk, and nothing waits for a server that hangs.
@@ -136,9 +139,24 @@ def _engine(url: URL) -> Engine:
 def _on_sqlite_connect(connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # the driver must not begin transactions: `_on_sqlite_begin` does
     cursor = connection.cursor()
-    for pragma in (f"busy_timeout={_BUSY_MILLISECONDS}", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-        cursor.execute(f"PRAGMA {pragma}")
+    cursor.execute(f"PRAGMA busy_timeout={_BUSY_MILLISECONDS}")
+    _use_write_ahead_log(cursor)
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.execute("PRAGMA foreign_keys=ON")
     cursor.close()
+
+
+def _use_write_ahead_log(cursor: Any) -> None:
+    # Changing the journal needs the file alone, and SQLite refuses at once when it is not: busy_timeout does not help.
+    deadline = time.monotonic() + _BUSY_MILLISECONDS / 1000
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(_RETRY_SECONDS)
 
 
 def _on_sqlite_begin(connection: Connection) -> None:
