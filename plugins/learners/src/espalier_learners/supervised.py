@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from espalier_sdk import Budget, Columns, HeadKind, Parts, PluginConfig
 
+from espalier_learners.padding import PadToLongest
+
 if TYPE_CHECKING:
     import pyarrow as pa
     from espalier_sdk.protocols import Task
@@ -55,6 +57,4 @@ class Supervised:
 
     def inputs(self, parts: Parts) -> Mapping[str, Any]:
         """Returns a collator that pads each batch to its longest example."""
-        from transformers import DataCollatorWithPadding
-
-        return {"data_collator": DataCollatorWithPadding(parts.tokenizer)}
+        return {"data_collator": PadToLongest(parts.tokenizer)}

@@ -1,0 +1,45 @@
+"""Batches: examples of different lengths padded to the longest one.
+
+Knows no task: what is a list per token is padded, all else is stacked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from espalier_sdk.columns import LABELS
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase as Tokenizer
+
+IGNORED_LABEL = -100  # what torch's cross entropy leaves out
+
+
+class PadToLongest:
+    """Pads tokens as the tokenizer does, and labels that stand one per token with what the loss leaves out."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+
+    def __call__(self, examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Returns tensors: `(batch, tokens)` for what is per token, `(batch, ...)` for the rest."""
+        import numpy as np
+        import torch
+
+        padded = {*self._tokenizer.model_input_names, "special_tokens_mask"}
+        tokens = [{name: value for name, value in one.items() if name in padded} for one in examples]
+        batch = dict(self._tokenizer.pad(tokens, return_tensors="pt"))
+        for name in examples[0].keys() - batch.keys():
+            values = [np.asarray(one[name]) for one in examples]
+            if name == LABELS and values[0].ndim:
+                values = [self._widened(value, batch["input_ids"].shape[1]) for value in values]
+            batch[name] = torch.from_numpy(np.stack(values))
+        return batch
+
+    def _widened(self, labels: Any, width: int) -> Any:
+        import numpy as np
+
+        missing = width - len(labels)
+        sides = (missing, 0) if self._tokenizer.padding_side == "left" else (0, missing)
+        return np.pad(labels, sides, constant_values=IGNORED_LABEL)
