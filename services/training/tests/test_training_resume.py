@@ -86,10 +86,15 @@ def broken(job: TrainJob, at: int, monkeypatch: pytest.MonkeyPatch, *, out: Path
 
 
 @pytest.mark.parametrize("at", [1, 4, 6, 7, 11], ids="broken at step {}".format)
-@pytest.mark.parametrize("control", [None, Thaw()], ids=["one phase", "two phases"])
+@pytest.mark.parametrize(
+    ("control", "dtype"),
+    [(None, "float32"), (Thaw(), "float32"), (None, "bfloat16")],
+    ids=["one phase", "two phases", "bfloat16"],
+)
 def test_broken_at_any_step_it_goes_on_to_the_same_bytes(
-    job: TrainJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, controlled: Any, control: Any, at: int
+    job: TrainJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, controlled: Any, control: Any, dtype: str, at: int
 ) -> None:
+    job = replace(job, training=job.training | {"dtype": dtype})
     if control:
         controlled(control)
     train(job, out=tmp_path / "unbroken")

@@ -14,6 +14,7 @@ from espalier_sdk.artifacts import ArtifactKind, ArtifactRef, PluginUse, digest_
 from espalier_sdk.choice import Choice
 from espalier_sdk.errors import SpecError
 
+from espalier_runtime.arithmetic import dtype_of
 from espalier_runtime.plugins import Plugins, distribution_use
 from espalier_runtime.specs.models import Candidate, From, Spec
 
@@ -164,7 +165,7 @@ def train_request(
         "learner": _dump(one.learner),
         "controls": [_dump(choice) for choice in one.controls],
         "task": _dump(task),
-        "training": one.training.model_dump(mode="json"),
+        "training": one.training.model_dump(mode="json") | {"dtype": dtype_of(one)},
         # Data parallelism changes the order of sums, hence the answer in its last digits.
         "world": {"workers": one.where.workers, "zero_stage": one.where.zero_stage},
     }

@@ -79,7 +79,7 @@ def make_job(spec: Spec, name: str, job: Job, prepared: Any) -> TrainJob:
         learner=candidate.learner.model_dump(mode="json"),
         task=spec.task_of(candidate).model_dump(mode="json"),
         controls=tuple(choice.model_dump(mode="json") for choice in candidate.controls),
-        training=training.model_dump(mode="json"),
+        training=dict(job.request.what["training"]),
         workers=where.workers,
         threads=max(1, int(cpus)),
         zero_stage=where.zero_stage,

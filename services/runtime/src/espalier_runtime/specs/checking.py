@@ -16,6 +16,7 @@ from espalier_sdk.model import Head, Placement
 from espalier_sdk.planning import compose
 from pydantic import ValidationError
 
+from espalier_runtime.arithmetic import dtype_of
 from espalier_runtime.plugins import Plugins
 from espalier_runtime.secrets import with_secrets, without_secrets
 from espalier_runtime.specs.document import Location, SpecDocument
@@ -116,7 +117,7 @@ def _conflicts(
         controls=[
             loaded[(*at, "controls", i)] for i in range(len(candidate.controls)) if (*at, "controls", i) in loaded
         ],
-        placement=Placement(zero_stage=where.zero_stage, workers=where.workers, dtype=candidate.training.dtype),
+        placement=Placement(zero_stage=where.zero_stage, workers=where.workers, dtype=dtype_of(candidate)),
         has_base=candidate.base is not None,
     ):
         yield document.problem(at, problem, code="conflict")

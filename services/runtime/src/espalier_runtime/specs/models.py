@@ -120,7 +120,10 @@ class TrainingSpec(SpecModel):
     max_tokens: Whole = Field(
         default=128, ge=8, le=131072, description="Longest example in tokens; longer ones are cut."
     )
-    dtype: Literal["float32", "bfloat16"] = Field(default="float32", description="Arithmetic of training.")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto",
+        description="Arithmetic of training (weights stay float32); auto: bfloat16 where the hardware computes in it.",
+    )
     validations: Whole = Field(
         default=4, ge=0, le=1000, description="How often the validation loss is measured, evenly over training."
     )
