@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 from espalier_pipeline.client import Client
+from espalier_pipeline.command import run
 from espalier_sdk.errors import ClusterError, DataError, Refused, SpecError
 
 
@@ -129,3 +130,25 @@ def test_an_action_on_an_experiment_carries_the_revision_that_was_just_read() ->
     assert client_of(answer).start_experiment("s")["state"] == "running"
     assert actions[0].url.path == "/v1/experiments/e1/start"
     assert actions[0].headers["if-match"] == "7"
+
+
+def test_revoking_a_key_says_so_as_one_document(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(f"{request.method} {request.url.path}")
+        return httpx.Response(204)
+
+    monkeypatch.setattr(Client, "find", lambda home: client_of(answer))
+    assert run(["keys", "revoke", "k1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"id": "k1", "revoked": True}
+    assert seen == ["DELETE /v1/keys/k1"]
+
+
+def test_after_feedback_the_next_command_asks_the_same_home(
+    tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Client, "find", lambda home: client_of(lambda request: httpx.Response(200, json={"items": []})))
+    (tmp_path / "none.jsonl").write_text("")
+    assert run(["feedback", "support", str(tmp_path / "none.jsonl"), "--home", str(tmp_path)]) == 0
+    assert capsys.readouterr().err.splitlines()[-1].endswith(f"experiment status support --home {tmp_path}")

@@ -28,8 +28,6 @@ def fit(train_job: TrainJob, where: WhereSpec, job: Job) -> dict[str, Any]:
     os.environ.setdefault("RAY_TRAIN_METRICS_ENABLED", "0")
     import ray
     import ray.train
-    from ray.train.torch import TorchTrainer
-    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
     from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 
     _check_capacity(where, train_job.threads)
@@ -38,9 +36,7 @@ def fit(train_job: TrainJob, where: WhereSpec, job: Job) -> dict[str, Any]:
     resources: dict[str, float] = {"CPU": where.cpus_per_worker or train_job.threads}
     if where.gpus_per_worker:
         resources["GPU"] = where.gpus_per_worker
-    # One worker needs no process group; with one, transformers would wrap the model in DDP (1.06 times slower).
-    trainer_class = TorchTrainer if where.workers > 1 else DataParallelTrainer
-    trainer = trainer_class(
+    trainer = _trainer_class(where.workers)(
         _worker,
         train_loop_config=asdict(train_job),
         scaling_config=ray.train.ScalingConfig(
@@ -66,6 +62,20 @@ def fit(train_job: TrainJob, where: WhereSpec, job: Job) -> dict[str, Any]:
     if "failed" in result.return_value:
         raise result.return_value["failed"]
     return dict(result.return_value)
+
+
+def _trainer_class(workers: int) -> type[Any]:
+    """Returns Ray's trainer: for several workers the one that makes a process group.
+
+    With a group of one, transformers would wrap the model in DDP: 1.06 times slower.
+    """
+    if workers > 1:
+        from ray.train.torch import TorchTrainer  # imports torch, two seconds
+
+        return TorchTrainer
+    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+
+    return DataParallelTrainer
 
 
 def _worker(config: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from espalier_pipeline.commands.printing import Home, Json, StoreUri, print_json, print_next
+from espalier_pipeline.commands.printing import Home, Json, StoreUri, command_line, print_json, print_next
 
 Endpoint = Annotated[str, typer.Argument(help="The endpoint's name.")]
 experiments = typer.Typer(help="Start, watch and stop experiments.", no_args_is_help=True)
@@ -58,7 +58,7 @@ def ask(
         print(f"{one['label']}  {one['score']:.3f}")
     told = answer["headers"]
     print(f"{told['x-espalier-variant']}, {told['x-espalier-assignment']}, {answer['id']}", file=sys.stderr)
-    print_next(f"espalier feedback {endpoint} FILE")
+    print_next(command_line("feedback", endpoint, "FILE", home=home))
 
 
 def _input(text: str) -> Any:
@@ -84,7 +84,7 @@ def feedback(
         print_json({"endpoint": endpoint, **counted})
         return
     print(", ".join(f"{number} {status}" for status, number in sorted(counted.items())) or "nothing to send")
-    print_next(f"espalier experiment status {endpoint}")
+    print_next(command_line("experiment", "status", endpoint, home=home))
 
 
 @experiments.command("start")
@@ -93,7 +93,7 @@ def experiment_start(endpoint: Endpoint, home: Home = None, as_json: Json = Fals
     from espalier_pipeline.client import Client
 
     _print_experiment(Client.find(home).start_experiment(endpoint), as_json=as_json)
-    print_next(f"espalier experiment status {endpoint}")
+    print_next(command_line("experiment", "status", endpoint, home=home))
 
 
 @experiments.command("status")
@@ -154,9 +154,11 @@ def keys_list(home: Home = None, as_json: Json = False) -> None:
 
 
 @keys.command("revoke")
-def keys_revoke(key_id: Annotated[str, typer.Argument(help="The key's id.")], home: Home = None) -> None:
+def keys_revoke(
+    key_id: Annotated[str, typer.Argument(help="The key's id.")], home: Home = None, as_json: Json = False
+) -> None:
     """Revoke a key."""
     from espalier_pipeline.client import Client
 
     Client.find(home).revoke_key(key_id)
-    print(f"{key_id} revoked")
+    print_json({"id": key_id, "revoked": True}) if as_json else print(f"{key_id} revoked")
