@@ -12,8 +12,8 @@ from espalier_sdk import DataError, PluginConfig
 from pydantic import Field
 
 # Weights, configuration and tokenizer; anything else may be pickle or code, or changes with where it was made.
-_KEPT = (".safetensors", ".json", ".txt", ".model", ".jinja", ".tiktoken")
-_PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".h5", ".msgpack")
+KEPT = (".safetensors", ".json", ".txt", ".model", ".jinja", ".tiktoken")
+PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".h5", ".msgpack")
 
 
 class FolderConfig(PluginConfig):
@@ -56,10 +56,10 @@ class Folder:
                 remedy=self._remedy(),
             )
         for path in sorted(self._folder.iterdir()):
-            if path.is_file() and path.suffix in _KEPT and not path.name.startswith("."):
+            if path.is_file() and path.suffix in KEPT and not path.name.startswith("."):
                 yield path
 
     def _remedy(self) -> str:
-        if self._folder.is_dir() and any(path.suffix in _PICKLES for path in self._folder.iterdir()):
+        if self._folder.is_dir() and any(path.suffix in PICKLES for path in self._folder.iterdir()):
             return "convert the weights to safetensors; pickle is not opened"
         return "give the folder that `save_pretrained` wrote"

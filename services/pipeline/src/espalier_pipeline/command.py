@@ -22,7 +22,6 @@ from espalier_pipeline.commands.printing import print_problems
 
 _UsageError: Any = typer.BadParameter.__base__  # typer bundles click and exports no other way to its UsageError
 _QUIET = {
-    "HF_HUB_OFFLINE": "1",
     "HF_DATASETS_OFFLINE": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
