@@ -17,7 +17,7 @@ export RAY_USAGE_STATS_ENABLED ?= 0
 export RAY_ENABLE_UV_RUN_RUNTIME_ENV ?= 0
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
-.PHONY: help setup run test test-unit test-integration lint generate bench clean lock
+.PHONY: help setup setup-deepspeed run test test-unit test-integration test-full lint generate bench clean lock
 
 help: ## List the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -34,6 +34,9 @@ setup: .venv/ready ## Make the environment in .venv
 	$(PYTHON) -m venv .uv
 	.uv/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 
+setup-deepspeed: setup ## DeepSpeed in .venv, for where.zero_stage above 0
+	DS_BUILD_OPS=0 $(UV) pip install --quiet --no-deps --require-hashes --python $(BIN)/python -r requirements-deepspeed.lock
+
 run: setup ## Build, compare and serve the demo: examples/support-triage
 	@$(BIN)/python examples/support-triage/demo.py
 
@@ -44,6 +47,10 @@ test-unit: setup ## The unit layer alone: seconds, no Ray
 
 test-integration: setup ## The tests that need Ray, a server or a browser
 	$(BIN)/python -m pytest tests/integration
+
+test-full: setup-deepspeed ## All tests, and those that need DeepSpeed: make setup takes it out again
+	$(BIN)/python -m pytest tests/integration/pipeline/test_zero.py
+	$(MAKE) test
 
 lint: setup ## Style, types, and the arrows between distributions
 	$(BIN)/ruff check .
@@ -61,7 +68,7 @@ bench: setup ## Benchmarks: ratios against named peers, each in one run
 
 lock: | $(UV) ## Resolve again and write requirements.lock (versions and hashes, no addresses)
 	$(UV) lock
-	$(UV) export --quiet --all-packages --all-groups --all-extras --no-emit-workspace --no-header \
+	$(UV) export --quiet --all-packages --all-groups --all-extras --no-extra deepspeed --no-emit-workspace --no-header \
 	  --format requirements-txt -o requirements.lock
 
 clean: ## Remove the environment and all that runs left in this checkout

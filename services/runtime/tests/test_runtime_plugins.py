@@ -122,7 +122,10 @@ def test_a_plugin_that_cannot_be_imported_is_named_with_its_distribution(site: P
         assert word in str(error.value)
 
 
-def test_a_broken_plugin_that_nobody_asks_for_breaks_nothing(site: Path) -> None:
+@pytest.mark.parametrize("backport", [False, True], ids=["", "with the backport"])
+def test_a_broken_plugin_that_nobody_asks_for_breaks_nothing(site: Path, backport: bool) -> None:
+    if backport:
+        pytest.importorskip("importlib_metadata")  # takes over the finding for the rest of the process
     _install(site)
     _install(site, name="acme-broken", point="zz-broken", source="raise RuntimeError('no')")
     _install(site, name="acme-malformed", point="zz-malformed", attribute="")

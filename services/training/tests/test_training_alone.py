@@ -114,10 +114,10 @@ def test_weights_that_the_last_update_spoiled_are_refused(made: Made, tmp_path: 
     assert not list(tmp_path.iterdir())
 
 
-def test_a_zero_stage_is_refused_before_anything_is_opened(made: Made, tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match="zero_stage 1") as refused:
-        train(replace(made.job, zero_stage=1, store=str(tmp_path / "absent")), out=tmp_path)
-    assert refused.value.problems[0].field == "candidates.scratch.where.zero_stage"
+def test_what_zero_cannot_do_is_refused_before_anything_is_opened(made: Made, tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="offload all needs zero_stage 3") as refused:
+        train(replace(made.job, offload="all", store=str(tmp_path / "absent")), out=tmp_path)
+    assert refused.value.problems[0].field == "candidates.scratch.where.offload"
 
 
 def test_more_tokens_than_the_tokenizer_takes_are_refused_with_the_field(made: Made, tmp_path: Path) -> None:

@@ -218,8 +218,17 @@ def _points(dist: Distribution) -> Sequence[EntryPoint]:
 def _found(dist: Distribution, point: EntryPoint) -> Found:
     # A value that is no `module:attribute` breaks loading this plugin, not finding the others.
     module, _, attribute = (part.strip() for part in point.value.partition(":"))
-    name = dist.metadata["Name"] or "unnamed distribution"
-    return Found(point.group, point.name, name, dist.metadata["Version"] or "?", module, attribute, point)
+    name, version = _label(dist)
+    return Found(point.group, point.name, name, version, module, attribute, point)
+
+
+def _label(dist: Distribution) -> tuple[str, str]:
+    """Returns name and version, also of a distribution whose METADATA is gone: its neighbours must be found."""
+    try:
+        told = dist.metadata
+    except FileNotFoundError:  # raised by the backport `importlib_metadata`, which serves all once anybody imports it
+        return "unnamed distribution", "?"
+    return told["Name"] or "unnamed distribution", told["Version"] or "?"
 
 
 def _spelled(name: str) -> str:

@@ -167,7 +167,7 @@ def train_request(
         "task": _dump(task),
         "training": one.training.model_dump(mode="json") | {"dtype": dtype_of(one)},
         # Data parallelism changes the order of sums, hence the answer in its last digits.
-        "world": {"workers": one.where.workers, "zero_stage": one.where.zero_stage},
+        "world": {"workers": one.where.workers, "zero_stage": one.where.zero_stage, "offload": one.where.offload},
     }
     choices: list[GroupChoice] = [
         ("espalier.model_strategies", one.strategy),

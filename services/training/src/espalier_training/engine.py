@@ -15,6 +15,7 @@ from espalier_sdk import HeadKind, Parts, Phase, TrainingFailed, clean_name
 
 from espalier_training.order import EpochOrder, follow_epochs
 from espalier_training.rules import Anchors, parameter_groups
+from espalier_training.zero import zero_config
 
 if TYPE_CHECKING:
     import torch
@@ -64,7 +65,7 @@ def engine(setting: Setting, phase: Phase, *, out: Path, callbacks: list[Any]) -
         # These heads take the count of items and ignore it: transformers 5.23 then multiplies the loss by the number
         # of workers, and does not divide it by the accumulation steps.
         trainer.model_accepts_loss_kwargs = False
-    _require_distributed(trainer, job.workers)
+    _require_distributed(trainer, job)
     return trainer
 
 
@@ -109,6 +110,11 @@ def _with_rules(setting: Setting, phase: Phase, order: EpochOrder) -> type[Any]:
             loss = loss + (penalty / self.current_gradient_accumulation_steps if counted else penalty)
             return (loss, found[1]) if return_outputs else loss
 
+        def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+            """Leaves out what stands in shards in DeepSpeed's own checkpoint: every worker would gather all of it."""
+            if not setting.job.zero_stage:
+                super().save_model(output_dir, _internal_call)
+
         def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
             """Writes the weights that training changes; the start weights are built again from the seed."""
             save_weights(self.model, Path(output_dir or self.args.output_dir), kept=setting.kept, peft=setting.peft)
@@ -137,6 +143,9 @@ def arguments(setting: Setting, *, stop: int, out: Path) -> dict[str, Any]:
         "max_grad_norm": settings["max_grad_norm"],
         "seed": settings["seed"],
         "bf16": settings["dtype"] == "bfloat16",
+        "deepspeed": zero_config(job),
+        "gradient_checkpointing": job.gradient_checkpointing,
+        "gradient_checkpointing_kwargs": {"use_reentrant": False},
         # Without this, accelerate on a host without GPU trains each worker's own copy and says nothing.
         "use_cpu": not torch.cuda.is_available(),
         "logging_steps": max(1, setting.steps // 50),
@@ -165,15 +174,20 @@ def save_weights(model: torch.nn.Module, folder: Path, *, kept: frozenset[str], 
 
 def load_weights(model: torch.nn.Module, folder: Path, *, kept: frozenset[str], peft: PeftMethod | None) -> None:
     """Puts saved weights into a model in place."""
-    import torch
     from safetensors.torch import load_file
 
-    saved = load_file(folder / WEIGHTS)
-    with torch.no_grad():
-        for name, parameter in _kept(model, kept).items():
-            parameter.copy_(saved[name])
+    put_weights(model, load_file(folder / WEIGHTS), kept=kept)
     if peft and (folder / EXTRA).is_file():
         peft.restore(model, load_file(folder / EXTRA))
+
+
+def put_weights(model: torch.nn.Module, weights: Mapping[str, torch.Tensor], *, kept: frozenset[str]) -> None:
+    """Copies the kept weights into a model's own, in its dtype."""
+    import torch
+
+    with torch.no_grad():
+        for name, parameter in _kept(model, kept).items():
+            parameter.copy_(weights[name])
 
 
 def _kept(model: torch.nn.Module, kept: frozenset[str]) -> Mapping[str, torch.Tensor]:
@@ -185,10 +199,16 @@ def _kept(model: torch.nn.Module, kept: frozenset[str]) -> Mapping[str, torch.Te
     return found
 
 
-def _require_distributed(trainer: Any, workers: int) -> None:
-    if trainer.accelerator.num_processes != workers:
+def _require_distributed(trainer: Any, job: TrainJob) -> None:
+    """Refuses what accelerate would train in another way than asked, without a word."""
+    if trainer.accelerator.num_processes != job.workers:
         raise TrainingFailed(
-            f"{workers} workers were asked for, the trainer sees {trainer.accelerator.num_processes}: "
+            f"{job.workers} workers were asked for, the trainer sees {trainer.accelerator.num_processes}: "
             "each would train a copy of its own",
+            remedy="unset ACCELERATE_* in the workers' environment",
+        )
+    if bool(job.zero_stage) != trainer.is_deepspeed_enabled:
+        raise TrainingFailed(
+            f"ZeRO stage {job.zero_stage} was asked for, and DeepSpeed is {'' if job.zero_stage else 'not '}left out",
             remedy="unset ACCELERATE_* in the workers' environment",
         )

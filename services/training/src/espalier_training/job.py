@@ -28,6 +28,8 @@ class TrainJob:
     workers: int
     threads: int
     zero_stage: int
+    offload: str
+    gradient_checkpointing: bool
     micro_batch_size: int
     accumulation: int
     checkpoint_steps: int

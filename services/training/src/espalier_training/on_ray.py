@@ -36,7 +36,7 @@ def fit(train_job: TrainJob, where: WhereSpec, job: Job) -> dict[str, Any]:
     resources: dict[str, float] = {"CPU": where.cpus_per_worker or train_job.threads}
     if where.gpus_per_worker:
         resources["GPU"] = where.gpus_per_worker
-    trainer = _trainer_class(where.workers)(
+    trainer = _trainer_class(grouped=where.workers > 1 or where.zero_stage > 0)(
         _worker,
         train_loop_config=asdict(train_job),
         scaling_config=ray.train.ScalingConfig(
@@ -64,12 +64,12 @@ def fit(train_job: TrainJob, where: WhereSpec, job: Job) -> dict[str, Any]:
     return dict(result.return_value)
 
 
-def _trainer_class(workers: int) -> type[Any]:
-    """Returns Ray's trainer: for several workers the one that makes a process group.
+def _trainer_class(*, grouped: bool) -> type[Any]:
+    """Returns Ray's trainer: the one that makes a process group where several workers or ZeRO need it.
 
     With a group of one, transformers would wrap the model in DDP: 1.06 times slower.
     """
-    if workers > 1:
+    if grouped:
         from ray.train.torch import TorchTrainer  # imports torch, two seconds
 
         return TorchTrainer

@@ -83,6 +83,8 @@ def make_job(spec: Spec, name: str, job: Job, prepared: Any) -> TrainJob:
         workers=where.workers,
         threads=max(1, int(cpus)),
         zero_stage=where.zero_stage,
+        offload=where.offload,
+        gradient_checkpointing=where.gradient_checkpointing,
         micro_batch_size=micro,
         accumulation=training.batch_size // per_pass,
         checkpoint_steps=where.checkpoint_steps,

@@ -34,12 +34,13 @@ from espalier_sdk import (
 )
 
 from espalier_training.callbacks import after_step, guard, reporter, require_finite_weights
-from espalier_training.engine import Setting, engine
+from espalier_training.engine import Setting, engine, put_weights
 from espalier_training.examples import Examples
 from espalier_training.job import TrainJob
 from espalier_training.keeping import Clock, agreed, keeper, take_best, validations, validator
 from espalier_training.memory import PeakMemory
 from espalier_training.rules import Anchors, apply_rules, distances
+from espalier_training.zero import gathered, require_one_phase, require_zero
 
 if TYPE_CHECKING:
     import torch
@@ -72,11 +73,14 @@ def train(job: TrainJob, *, out: Path, rank: int = 0) -> dict[str, Any]:
         steps = _steps(len(examples), job)
         phases = plan(parameters, strategy=work.strategy, controls=work.controls, blocks=blueprint.blocks, steps=steps)
         _require_one_end(job, phases)
+        require_one_phase(job, phases)
         start = _start_weights(model, phases, parameters)
         setting = _setting(job, work, model, examples, phases, parameters, steps)
         loaded = time.perf_counter()
         ended = _run_phases(setting, phases, folder=folder, rank=rank)
         best = take_best(setting, model, ended.history, folder=folder)
+        if job.zero_stage == 3:
+            model = _whole(work, job, model, setting.kept)
         require_finite_weights(model, ended.step)
         if rank == 0:
             _save(job, work, model, out)
@@ -104,6 +108,17 @@ def train(job: TrainJob, *, out: Path, rank: int = 0) -> dict[str, Any]:
         "history": [entry for entry in ended.history if "loss" in entry or "eval_loss" in entry],
         "phases": trace(phases, parameters, moved=distances(model, start)),
     }
+
+
+def _whole(work: _Work, job: TrainJob, sharded: torch.nn.Module, kept: frozenset[str]) -> torch.nn.Module:
+    """Returns the model built once more, with the trained weights from their shards; every worker must call it."""
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+    weights = gathered(sharded, kept)
+    unset_hf_deepspeed_config()  # else transformers would shard this one too
+    model, _, _ = _build(work, job)
+    put_weights(model, weights, kept=kept)
+    return model
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,12 +254,7 @@ class _Work:
 
 
 def _open(job: TrainJob) -> _Work:
-    if job.zero_stage:
-        raise SpecError(
-            f"where.zero_stage {job.zero_stage}: DeepSpeed is not part of this version",
-            field=f"candidates.{job.candidate}.where.zero_stage",
-            accepted="0",
-        )
+    require_zero(job)
     work = _Work(job)
     _require_supported(job, work)
     return work

@@ -144,6 +144,14 @@ class WhereSpec(SpecModel):
     )
     gpus_per_worker: Number = Field(default=0, ge=0, description="GPUs each.")
     zero_stage: Literal[0, 1, 2, 3] = Field(default=0, description="DeepSpeed ZeRO stage; 0 is plain data parallelism.")
+    offload: Literal["none", "optimizer", "all"] = Field(
+        default="none",
+        description="What ZeRO keeps in the memory of the host: the optimizer's state (stage 1 and up), or also the "
+        "weights (stage 3).",
+    )
+    gradient_checkpointing: Flag = Field(
+        default=False, description="Computes activations again in the backward pass: less memory, about a third slower."
+    )
     micro_batch_size: Whole | None = Field(default=None, ge=1, description="Examples in memory at once per worker.")
     checkpoint_steps: Whole = Field(
         default=200,

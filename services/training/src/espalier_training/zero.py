@@ -1,0 +1,98 @@
+"""DeepSpeed ZeRO: its configuration from a candidate's *where*, and weights gathered from their shards.
+
+Rajbhandari et al. 2020, "ZeRO: Memory Optimizations Toward Training Trillion Parameter Models". Knows no model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from espalier_sdk import Phase, SpecError, clean_name
+
+from espalier_training.job import TrainJob
+
+if TYPE_CHECKING:
+    import torch
+
+
+def require_zero(job: TrainJob) -> None:
+    """Raises SpecError where this worker has no DeepSpeed, or the candidate asks for what a stage cannot do."""
+    at = f"candidates.{job.candidate}"
+    if job.offload != "none" and job.zero_stage < (3 if job.offload == "all" else 1):
+        raise SpecError(
+            f"where.offload {job.offload} needs zero_stage {3 if job.offload == 'all' else '1 or more'}",
+            field=f"{at}.where.offload",
+            given=job.offload,
+            remedy="raise where.zero_stage, or leave offload out",
+        )
+    if not job.zero_stage:
+        return
+    if find_spec("deepspeed") is None:
+        raise SpecError(
+            f"where.zero_stage {job.zero_stage} needs DeepSpeed, which is not installed on the workers",
+            field=f"{at}.where.zero_stage",
+            given=job.zero_stage,
+            remedy="install espalier-training[deepspeed] there (`make setup-deepspeed` in a checkout)",
+        )
+    if job.zero_stage == 3 and job.training["early_stopping"] is not None:
+        raise SpecError(
+            "early_stopping keeps the best weights whole, which stage 3 never has",
+            field=f"{at}.training.early_stopping",
+            remedy="remove it, or use zero_stage: 2",
+        )
+
+
+def require_one_phase(job: TrainJob, phases: Sequence[Phase]) -> None:
+    """Raises SpecError for rules that change by step: an engine's shards cannot be handed to the next engine."""
+    if job.zero_stage and len(phases) > 1:
+        raise SpecError(
+            f"{len(phases)} phases under ZeRO stage {job.zero_stage}: DeepSpeed fixes what it trains when it starts",
+            field=f"candidates.{job.candidate}.where.zero_stage",
+            given=job.zero_stage,
+            accepted="0",
+            remedy="remove the controls that change their rules by step, or use zero_stage: 0",
+        )
+
+
+def zero_config(job: TrainJob) -> dict[str, Any] | None:
+    """Returns DeepSpeed's configuration, whose `auto` values transformers fills from its own arguments; None without.
+
+    Call it before the trainer's arguments are made: on a host without GPU it also keeps DeepSpeed from compiling its
+    shared-memory collectives, which need a compiler and bring nothing to gloo.
+    """
+    if not job.zero_stage:
+        return None
+    import deepspeed.ops
+    import torch
+
+    gpu = torch.cuda.is_available()
+    if not gpu:
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    zero: dict[str, Any] = {"stage": job.zero_stage}
+    if job.offload != "none":
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": gpu}
+    if job.offload == "all":
+        zero["offload_param"] = {"device": "cpu", "pin_memory": gpu}
+    return {
+        "zero_optimization": zero,
+        "train_batch_size": "auto",
+        "train_micro_batch_size_per_gpu": "auto",
+        "gradient_accumulation_steps": "auto",
+        "gradient_clipping": "auto",
+        "bf16": {"enabled": "auto"},
+        "zero_force_ds_cpu_optimizer": False,  # torch has one: nothing to compile
+    }
+
+
+def gathered(model: torch.nn.Module, names: frozenset[str]) -> Mapping[str, torch.Tensor]:
+    """Returns copies of some weights from their shards, by clean name; every worker must call it (a collective)."""
+    import deepspeed
+
+    found = {}
+    for name, parameter in model.named_parameters():
+        if (clean := clean_name(name)) in names:
+            with deepspeed.zero.GatheredParameters([parameter]):
+                found[clean] = parameter.detach().cpu().clone()
+    return found

@@ -1,0 +1,106 @@
+"""DeepSpeed ZeRO on two CPU workers: the same losses as plain data parallelism, and models that are whole."""
+
+from __future__ import annotations
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+from espalier_pipeline import run
+from espalier_pipeline.command import run as command
+from espalier_pipeline.view import QuietView
+from espalier_runtime.store import Store
+from espalier_sdk import ArtifactRef
+from safetensors.numpy import load_file
+
+needs_deepspeed = pytest.mark.skipif(
+    find_spec("deepspeed") is None, reason="DeepSpeed is not installed: make setup-deepspeed"
+)
+SPEC = """\
+name: zero
+objective: {task: {name: classification, config: {text: text, target: label}}, metric: macro_f1}
+data: {mails: {sources: [{name: files, config: {paths: [mails.csv]}}], split: {by: hash, test: 0, validation: 0.25}}}
+candidates:
+  tiny:
+    strategy: {name: from-scratch, config: {layers: 2, hidden_size: 32, vocabulary_size: 300, dropout: 0}}
+    training: {max_steps: 6, max_tokens: 16, learning_rate: 5.0e-3, dtype: float32}
+    where: {workers: 2, cpus_per_worker: 1}
+  adapted:
+    strategy: peft
+    base: minilm
+    peft: {name: lora, config: {rank: 2, dropout: 0}}
+    training: {max_steps: 4, max_tokens: 16, dtype: float32}
+    where: {workers: 2, cpus_per_worker: 1}
+"""
+
+
+class Trained:
+    """Losses, weights and metrics of a candidate, trained once per way of laying it over two workers."""
+
+    def __init__(self, folder: Path, candidate: str) -> None:
+        self._spec, self._candidate = folder / "zero.yaml", candidate
+
+    def __call__(self, **where: object) -> tuple[list[float], dict[str, np.ndarray], Path]:
+        """Returns the losses by step, the model's weights and its folder."""
+        told = [f"candidates.{self._candidate}.where.{name}={value}" for name, value in where.items()]
+        result = run(self._spec, only="train", candidate=self._candidate, overrides=told, view=QuietView())
+        ref = ArtifactRef.parse(next(stage["ref"] for stage in result.stages if stage["stage"] == "train"))
+        store = Store.open(str(self._spec.parent / ".espalier" / "store"))
+        beside, folder = store.beside(ref), store.open_artifact(ref).folder
+        assert beside is not None
+        history = json.loads((beside / "history.json").read_text())
+        weights = load_file(next(folder.glob("*model.safetensors")))
+        return [entry["loss"] for entry in history if "loss" in entry], weights, folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from .conftest import write_small
+
+    place = tmp_path_factory.mktemp("zero")
+    write_small(place)
+    (place / "zero.yaml").write_text(SPEC, encoding="utf-8")
+    return place
+
+
+@needs_deepspeed
+@pytest.mark.parametrize("candidate", ["tiny", "adapted"])
+@pytest.mark.parametrize(
+    "where",
+    [
+        {"zero_stage": 1},
+        {"zero_stage": 2, "offload": "optimizer", "gradient_checkpointing": True},
+        {"zero_stage": 3},
+    ],
+    ids=["stage 1", "stage 2, offloaded", "stage 3"],
+)
+def test_zero_learns_what_plain_data_parallelism_learns(
+    folder: Path, ray_session: object, candidate: str, where: dict
+) -> None:
+    _compare(Trained(folder, candidate), **where)
+
+
+@needs_deepspeed
+def test_accumulated_micro_batches_learn_what_whole_ones_learn(folder: Path, ray_session: object) -> None:
+    _compare(Trained(folder, "tiny"), zero_stage=2, micro_batch_size=4)  # without dropout: it falls on other places
+
+
+def _compare(trained: Trained, **where: object) -> None:
+    losses, weights, _ = trained(zero_stage=0)
+    found_losses, found, folder = trained(**where)
+    np.testing.assert_allclose(found_losses, losses, rtol=1e-4)
+    assert found.keys() == weights.keys()
+    whole = [np.concatenate([one[name].ravel() for name in sorted(one)]) for one in (weights, found)]
+    assert whole[0].shape == whole[1].shape
+    # AdamW's first steps are signs: where a gradient is all but zero, rounding decides a weight's.
+    assert np.linalg.norm(whole[0] - whole[1]) < 5e-3 * np.linalg.norm(whole[0])
+    assert not [path.name for path in folder.iterdir() if path.suffix in (".pt", ".bin")]
+
+
+@pytest.mark.skipif(find_spec("deepspeed") is not None, reason="DeepSpeed is installed")
+def test_zero_without_deepspeed_says_what_to_install(folder: Path, ray_session: object, capsys) -> None:
+    options = ["--only", "train", "--candidate", "tiny", "--set", "candidates.tiny.where.zero_stage=2"]
+    assert command(["run", str(folder / "zero.yaml"), *options]) == 2
+    assert "zero_stage 2 needs DeepSpeed, which is not installed" in capsys.readouterr().err
