@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 from espalier_models import FromScratch, FullFinetune, Peft
-from espalier_sdk import DataError, Head, Placement
+from espalier_sdk import DataError, Head, Placement, compose
 from espalier_sdk.testing import check_strategy
+from espalier_sdk.testing.fakes import FakeLearner
 from espalier_sdk.testing.tiny import WORDS, write_base
 from pydantic import ValidationError
 
 SMALL = {"layers": 2, "hidden_size": 32, "heads": 4, "vocabulary_size": 200, "max_positions": 32}
+FAMILY = {"vocabulary_size": 300}
 HEAD = Head("sequence-classification", outputs=3, problem="single-label")
 
 
@@ -71,9 +73,106 @@ def test_vocabulary_keeps_its_limit_and_case_folds(tmp_path: Path) -> None:
     assert tokenizer("UNICODE").input_ids == tokenizer("ünïcode").input_ids
 
 
-def test_from_scratch_refuses_a_decoder_task(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="encoders"):
-        FromScratch(FromScratch.Config()).blueprint(Head("causal-lm"), tokenizer=tmp_path, base=None)
+@pytest.mark.parametrize("family", ["roberta", "modernbert", "llama", "qwen3", "gpt2"])
+def test_from_scratch_passes_its_kit_with_each_family(family: str) -> None:
+    decoder = family in ("llama", "qwen3", "gpt2")
+    own = Head("causal-lm") if decoder else Head("masked-lm")
+    for head in (own, HEAD, Head("token-classification", outputs=3)):
+        blueprint = check_strategy("from-scratch", config=SMALL | FAMILY | {"family": family}, head=head)
+        assert blueprint.blocks == 2
+        assert {one.depth for one in blueprint.parameters if one.role == "embedding"} == {0}
+
+
+@pytest.mark.parametrize(("family", "kind"), [("bert", "causal-lm"), ("llama", "masked-lm"), ("gpt2", "masked-lm")])
+def test_a_head_that_a_family_cannot_have_is_refused_with_the_field(family: Any, kind: Any, tmp_path: Path) -> None:
+    strategy = FromScratch(FromScratch.Config(family=family, vocabulary_size=300))
+    with pytest.raises(DataError, match=rf"strategy\.config\.family: {family} has no head for {kind}"):
+        strategy.blueprint(Head(kind), tokenizer=tmp_path, base=None)
+    problems = compose(
+        strategy=strategy,
+        peft=None,
+        learner=FakeLearner(heads=frozenset({kind})),  # type: ignore[arg-type]
+        head=Head(kind),
+        controls=(),
+        placement=Placement(),
+        has_base=False,
+    )
+    assert len(problems) == 1
+    assert f"the task needs {kind}: choose another `family`" in problems[0]
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (
+            {"family": "llama", "hidden_size": 64, "heads": 4, "key_value_heads": 3},
+            "heads 4 is no multiple of key_value",
+        ),
+        ({"family": "gpt2", "key_value_heads": 1}, "gpt2 has none of their own"),
+        ({"family": "qwen3", "hidden_size": 20, "heads": 4}, "20 / heads 4 is odd"),
+        ({"family": "llama", "tokenizer": "wordpiece"}, "cannot write every text back"),
+        ({"family": "llama", "vocabulary_size": 261}, "at least 262"),
+        ({"family": "mamba"}, "family"),
+    ],
+)
+def test_sizes_that_do_not_go_together_are_refused(config: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        FromScratch.Config(**config)
+
+
+def test_keys_and_values_are_shared_as_asked(tmp_path: Path) -> None:
+    config = FromScratch.Config(family="llama", hidden_size=32, heads=4, key_value_heads=2, vocabulary_size=300)
+    strategy = FromScratch(config)
+    strategy.tokenizer(["some text"], base=None, out=tmp_path)
+    shapes = {
+        one.name: one.shape for one in strategy.blueprint(Head("causal-lm"), tokenizer=tmp_path, base=None).parameters
+    }
+    assert shapes["model.layers.0.self_attn.q_proj.weight"] == (32, 32)
+    assert shapes["model.layers.0.self_attn.k_proj.weight"] == (16, 32)
+    assert shapes["model.layers.0.mlp.up_proj.weight"] == (88, 32)  # eight thirds, up to a multiple of eight
+    assert "lm_head.weight" not in shapes
+    untied = FromScratch(config.model_copy(update={"tied_embeddings": False}))
+    names = [one.name for one in untied.blueprint(Head("causal-lm"), tokenizer=tmp_path, base=None).parameters]
+    assert "lm_head.weight" in names
+
+
+def test_a_decoders_tokenizer_writes_every_text_back(tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    strategy = FromScratch(FromScratch.Config(family="llama", vocabulary_size=400))
+    strategy.tokenizer(["plain words alone " * 4], base=None, out=tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    for text in ("Zoë said: “naïve 🙂”\n\tdef f(x): return x", "  two  spaces ", "Plain Words"):
+        ids = tokenizer(text).input_ids
+        assert ids[0] == tokenizer.bos_token_id
+        assert tokenizer.decode(ids, skip_special_tokens=True) == text
+    assert len(tokenizer("<|user|>", add_special_tokens=False).input_ids) == 1
+    assert len(tokenizer) <= 400
+    assert None not in (tokenizer.pad_token_id, tokenizer.eos_token_id)
+
+
+@pytest.mark.parametrize("family", ["bert", "llama"])
+@pytest.mark.parametrize("texts", [[], [""]], ids=["no text", "empty"])
+def test_a_vocabulary_of_nothing_is_refused(family: Any, texts: list[str], tmp_path: Path) -> None:
+    strategy = FromScratch(FromScratch.Config(family=family))
+    with pytest.raises(DataError, match="no text to make a vocabulary of"):
+        strategy.tokenizer(texts, base=None, out=tmp_path)
+
+
+def test_an_encoder_is_no_base_for_writing(base: Path) -> None:
+    with pytest.raises(DataError, match="bert is an encoder"):
+        FullFinetune(FullFinetune.Config()).blueprint(Head("causal-lm"), tokenizer=base, base=base)
+
+
+def test_a_decoder_from_scratch_is_a_base_with_nothing_new(tmp_path: Path) -> None:
+    strategy = FromScratch(FromScratch.Config(**(SMALL | FAMILY | {"family": "llama"})))
+    strategy.tokenizer(["some text"], base=None, out=tmp_path)
+    blueprint = strategy.blueprint(Head("causal-lm"), tokenizer=tmp_path, base=None)
+    built: Any = strategy.build(blueprint, base=None, placement=Placement())
+    built.save_pretrained(tmp_path)
+    again = FullFinetune(FullFinetune.Config()).blueprint(Head("causal-lm"), tokenizer=tmp_path, base=tmp_path)
+    assert again.new_modules == ()
+    assert [one.shape for one in again.parameters] == [one.shape for one in blueprint.parameters]
 
 
 def test_side_columns_are_refused_instead_of_ignored(base: Path) -> None:

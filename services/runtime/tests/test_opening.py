@@ -9,12 +9,13 @@ from typing import Any, ClassVar
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from espalier_runtime.opening import CARD, open_model, read_card
+from espalier_runtime.opening import CARD, OpenedModel, open_model, read_card
 from espalier_runtime.store import Store
-from espalier_sdk import ArtifactRef, DataError, Head, PluginConfig, PluginError, PluginNeed, State
-from espalier_sdk.columns import ENCODED_ROW, LOGITS, PREDICTION
+from espalier_sdk import ArtifactRef, Budget, DataError, Head, PluginConfig, PluginError, PluginNeed, State
+from espalier_sdk.columns import ENCODED_ROW, LOGITS, NLL, PREDICTION, QUESTION, SCORED_TOKENS, WRITTEN
 from espalier_sdk.testing.learner import TwoKinds
 from espalier_sdk.testing.tiny import write_tokenizer
+from transformers import AutoTokenizer
 
 
 class KindTask(TwoKinds):
@@ -183,3 +184,59 @@ def test_a_byte_flipped_in_the_card_is_found_before_it_is_read(store: Store) -> 
     with pytest.raises(DataError, match=r"espalier\.json differs"):
         _open(store, ref)
     assert read_card(path.parent)["task"]["name"] == "kindz"
+
+
+class Writer(KindTask):
+    """Asks for a word where the rows have no answer, and has its texts scored where they have one."""
+
+    head_kind = "causal-lm"
+
+    def encode(self, rows: pa.Table, **options: Any) -> pa.Table:
+        encoded = super().encode(rows.select(["text"]), **options)
+        return encoded if "answer" in rows.column_names else encoded.drop_columns(["labels", "target"])
+
+    def questions(self, rows: pa.Table, *, tokenizer: Any, budget: Any) -> pa.Table:
+        ids = tokenizer(rows.column("text").to_pylist())["input_ids"]
+        return pa.table({"input_ids": pa.array(ids, pa.list_(pa.int32())), QUESTION: rows.column("text")})
+
+    def settings(self, *, tokenizer: Any, budget: Any) -> dict[str, Any]:
+        return {"max_new_tokens": 2}
+
+    def decode(self, outputs: pa.Table, encoded: pa.Table, *, state: Any) -> pa.Table:
+        return outputs.append_column(PREDICTION, outputs.column(WRITTEN))
+
+
+class WritingEngine(FakeEngine):
+    """Repeats the last word of each row, the last row first; a likelihood is the number of tokens."""
+
+    async def forward(self, encoded: pa.Table, *, adapter: str | None) -> pa.Table:
+        assert "labels" in encoded.column_names
+        counts = [len(ids) for ids in encoded.column("input_ids").to_pylist()]
+        return pa.table({NLL: [float(one) for one in counts], SCORED_TOKENS: counts})
+
+    async def generate(self, encoded: pa.Table, *, adapter: str | None, settings: dict[str, Any]) -> Any:
+        for place in reversed(range(encoded.num_rows)):
+            word = encoded.column("input_ids")[place].as_py()[-2]
+            yield pa.record_batch({"place": [place], "tokens": [[word] * settings["max_new_tokens"] + [3]]})
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_a_task_that_writes_gets_text_for_each_row_and_likelihoods_where_answers_are_given(
+    tmp_path: Path, answered: bool
+) -> None:
+    write_tokenizer(tmp_path)
+    opened = OpenedModel(
+        ref=ArtifactRef.parse(f"model/writer@{0:064}"),
+        task=Writer(PluginConfig()),
+        state=None,
+        tokenizer=AutoTokenizer.from_pretrained(tmp_path),
+        budget=Budget(max_tokens=16),
+        transforms=(),
+        engine=WritingEngine(),
+        adapter=None,
+    )
+    rows = pa.table({"text": ["word1 word2", "word3"]})
+    found = opened.predict(rows.append_column("answer", pa.array(["a", "b"])) if answered else rows).to_pydict()
+    assert found[PREDICTION] == ["word2 word2", "word3 word3"]
+    assert found[QUESTION] == ["word1 word2", "word3"]
+    assert found.get(SCORED_TOKENS) == ([4, 3] if answered else None)

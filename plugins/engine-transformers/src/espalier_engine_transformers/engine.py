@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from espalier_sdk import Adapter, DataError, Head, Placement, PluginConfig
-from espalier_sdk.columns import LOGITS
+from espalier_sdk.columns import LABELS, LOGITS, NLL, SCORED_TOKENS
 from pydantic import Field, JsonValue
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ _AUTO_CLASSES = {
     "token-classification": "AutoModelForTokenClassification",
     "question-answering": "AutoModelForQuestionAnswering",
 }
+_IGNORED_LABEL = -100
 _MODEL_COLUMNS = ("input_ids", "attention_mask", "token_type_ids")
 
 
@@ -47,6 +48,7 @@ class TransformersEngine:
         self._models: dict[str | None, torch.nn.Module] = {}
         self._device = "cpu"
         self._padding = 0
+        self._writes = False
 
     def open(self, model: Path, *, head: Head, adapters: Mapping[str, Adapter], placement: Placement) -> None:
         """Loads safetensors weights. One adapter that can be merged is merged: it then costs nothing per answer."""
@@ -55,6 +57,7 @@ class TransformersEngine:
         if self._config.threads:
             torch.set_num_threads(self._config.threads)
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._writes = head.kind == "causal-lm"
         dtype = getattr(torch, placement.dtype)
         if not adapters:
             self._keep(None, _load(model, head, dtype))
@@ -66,9 +69,11 @@ class TransformersEngine:
     async def forward(self, encoded: pa.Table, *, adapter: str | None) -> pa.Table:
         """Returns the logits of each encoded row, in its order; the loop stays free meanwhile.
 
-        One list per row for a sequence head; one per token for the others (for a span: start and end).
+        One list per row for a sequence head; one per token for the others (for a span: start and end). For a
+        causal-lm head the likelihood of the row's labels instead: NLL and SCORED_TOKENS.
         """
-        return await asyncio.to_thread(self._forward, encoded, self._model(adapter))
+        answer = self._score if self._writes else self._forward
+        return await asyncio.to_thread(answer, encoded, self._model(adapter))
 
     async def generate(
         self, encoded: pa.Table, *, adapter: str | None, settings: Mapping[str, JsonValue]
@@ -108,6 +113,26 @@ class TransformersEngine:
         kind = pa.list_(pa.float32()) if not rows or rows[0].ndim == 1 else pa.list_(pa.list_(pa.float32()))
         values = [row if row.ndim == 1 else list(row) for row in rows]
         return pa.table({LOGITS: pa.array(values, type=kind)})
+
+    def _score(self, encoded: pa.Table, model: torch.nn.Module) -> pa.Table:
+        """Returns NLL and SCORED_TOKENS; the logits of one batch are all that is ever held."""
+        import pyarrow as pa
+        import torch
+
+        sums, counts = [0.0] * encoded.num_rows, [0] * encoded.num_rows
+        labels = encoded.column(LABELS)
+        with torch.inference_mode():
+            for places in self._batches(encoded):
+                logits = model(**self._tensors(encoded, places, left=False)).logits  # (batch, tokens, vocabulary)
+                rows = _padded(labels.take(places).to_pylist(), _IGNORED_LABEL, left=False)
+                wanted = torch.tensor(rows, dtype=torch.long, device=logits.device)[:, 1:]
+                losses = torch.nn.functional.cross_entropy(
+                    logits[:, :-1].float().transpose(1, 2), wanted, ignore_index=_IGNORED_LABEL, reduction="none"
+                )
+                scored = (wanted != _IGNORED_LABEL).sum(dim=1).tolist()
+                for place, total, count in zip(places, losses.double().sum(dim=1).tolist(), scored, strict=True):
+                    sums[place], counts[place] = total, count
+        return pa.table({NLL: pa.array(sums, pa.float64()), SCORED_TOKENS: pa.array(counts, pa.int64())})
 
     def _continue(
         self, encoded: pa.Table, places: list[int], model: Any, settings: Mapping[str, JsonValue]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from espalier_learners.causal import Causal
 from espalier_learners.supervised import Supervised
 
-__all__ = ["Supervised"]
+__all__ = ["Causal", "Supervised"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from espalier_sdk import Blueprint, DataError, Head, ParameterInfo, Placement, PluginConfig
 
@@ -111,7 +111,23 @@ def base_blueprint(head: Head, base: Path | None) -> Blueprint:
     from espalier_models.blueprints import blueprint_of, with_head
 
     assert base is not None, "compose() refuses these strategies without a base"
-    return blueprint_of(with_head(AutoConfig.from_pretrained(base), head), head, base=base)
+    config = AutoConfig.from_pretrained(base)
+    _require_direction(config, head, base)
+    return blueprint_of(with_head(config, head), head, base=base)
+
+
+def _require_direction(config: Any, head: Head, base: Path) -> None:
+    """Refuses to write text with an encoder: transformers would build it, and each token would see what comes."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+    encoder = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False)
+    if head.kind == "causal-lm" and encoder:
+        raise DataError(
+            f"{config.model_type} is an encoder, the task writes text",
+            field="base",
+            file=str(base),
+            remedy="choose a base that is a decoder, such as a llama, qwen3 or gpt2",
+        )
 
 
 def open_base(blueprint: Blueprint, base: Path | None, placement: Placement) -> torch.nn.Module:

@@ -1,37 +1,84 @@
-"""From scratch: an own tokenizer, trained on the train split, and an own model of chosen depth and width."""
+"""From scratch: an own tokenizer, trained on the train split, and an own model of chosen family, depth and width."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from espalier_sdk import Blueprint, DataError, Head, ParameterInfo, Placement, PluginConfig
+from espalier_sdk import Blueprint, DataError, Head, HeadKind, ParameterInfo, Placement, PluginConfig
 from pydantic import Field, model_validator
+
+from espalier_models.families import DECODERS, ROTARY, Family, heads_of
 
 if TYPE_CHECKING:
     import torch
 
+_BYTE_LEVEL_LEAST = 262  # 256 bytes and the special tokens of a decoder
+
 
 class FromScratchConfig(PluginConfig):
-    """Sizes of the model and of its tokenizer."""
+    """Family and sizes of the model and of its tokenizer."""
 
+    family: Family = Field(
+        default="bert",
+        description="bert, roberta, modernbert: encoders; llama, qwen3, gpt2: decoders, which write text.",
+    )
     layers: int = Field(default=2, ge=1, le=96, description="Transformer blocks.")
     hidden_size: int = Field(default=128, ge=8, le=16384, description="Width of the residual stream.")
     heads: int | None = Field(default=None, ge=1, description="Attention heads; default: one per 64 of the width.")
-    feed_forward_size: int | None = Field(default=None, ge=8, description="Default: four times the width.")
-    dropout: float = Field(default=0.1, ge=0, lt=1, description="Dropout of embeddings, attention and feed-forward.")
+    key_value_heads: int | None = Field(
+        default=None, ge=1, description="Heads of keys and values (llama, qwen3); default: as many as heads."
+    )
+    feed_forward_size: int | None = Field(
+        default=None, ge=8, description="Default: four times the width; llama, qwen3: eight thirds of it."
+    )
+    dropout: float | None = Field(
+        default=None,
+        ge=0,
+        lt=1,
+        description="Dropout of embeddings, attention and feed-forward (llama, qwen3: of attention); "
+        "default: 0.1 for encoders, 0 for decoders.",
+    )
     max_positions: int = Field(default=512, ge=8, description="Longest input in tokens; at least training.max_tokens.")
-    tokenizer: Literal["wordpiece", "bpe"] = Field(default="wordpiece", description="Algorithm.")
+    tied_embeddings: bool = Field(default=True, description="A language model's output shares the input's embeddings.")
+    tokenizer: Literal["wordpiece", "bpe"] | None = Field(
+        default=None, description="Algorithm; default: wordpiece for encoders; decoders take bpe over bytes alone."
+    )
     vocabulary_size: int = Field(
         default=8000, ge=64, le=500_000, description="Tokens at most; the alphabet is always in."
     )
-    lowercase: bool = Field(default=True, description="Fold case and strip accents before tokenising.")
+    lowercase: bool | None = Field(
+        default=None,
+        description="Fold case (encoders: and strip accents) before tokenising; default: encoders yes, decoders no.",
+    )
 
     @model_validator(mode="after")
     def _sizes(self) -> Self:
         if self.hidden_size % self.head_count:
             raise ValueError(f"hidden_size {self.hidden_size} is no multiple of heads {self.head_count}")
+        if self.key_value_heads and self.family not in ROTARY:
+            raise ValueError(
+                f"key_value_heads: {self.family} has none of their own; remove it, or choose llama or qwen3"
+            )
+        if self.key_value_heads and self.head_count % self.key_value_heads:
+            raise ValueError(f"heads {self.head_count} is no multiple of key_value_heads {self.key_value_heads}")
+        if self.family in ROTARY | {"modernbert"} and self.hidden_size // self.head_count % 2:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} / heads {self.head_count} is odd: "
+                f"{self.family} turns pairs of a head's width"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _vocabulary(self) -> Self:
+        if self.family in DECODERS and self.tokenizer == "wordpiece":
+            raise ValueError(f"tokenizer wordpiece cannot write every text back: {self.family} takes bpe")
+        if self.family in DECODERS and self.vocabulary_size < _BYTE_LEVEL_LEAST:
+            raise ValueError(
+                f"vocabulary_size {self.vocabulary_size}: a decoder needs at least {_BYTE_LEVEL_LEAST}, "
+                "256 bytes and its special tokens"
+            )
         return self
 
     @property
@@ -41,9 +88,22 @@ class FromScratchConfig(PluginConfig):
             return self.heads
         return max(1, self.hidden_size // 64) if self.hidden_size % 64 == 0 else 1
 
+    @property
+    def feed_forward_width(self) -> int:
+        """Returns the inner width; with three matrices (SwiGLU, Shazeer 2020) two thirds of it weigh the same."""
+        if self.feed_forward_size:
+            return self.feed_forward_size
+        return -(-8 * self.hidden_size // 24) * 8 if self.family in ROTARY else 4 * self.hidden_size
+
+    @property
+    def dropout_share(self) -> float:
+        """Returns the dropout."""
+        usual = 0.0 if self.family in DECODERS else 0.1
+        return usual if self.dropout is None else self.dropout
+
 
 class FromScratch:
-    """Builds a BERT-like encoder with random weights (Devlin et al. 2019) and its tokenizer."""
+    """Builds a transformer of a chosen family with random weights, and its tokenizer."""
 
     contract: ClassVar[int] = 1
     Config: ClassVar[type[FromScratchConfig]] = FromScratchConfig
@@ -54,58 +114,64 @@ class FromScratch:
     def __init__(self, config: FromScratchConfig) -> None:
         self._config = config
 
+    @property
+    def heads(self) -> frozenset[HeadKind]:
+        """Returns the heads that the family can have."""
+        return heads_of(self._config.family)
+
     def tokenizer(self, texts: Iterable[str], *, base: Path | None, out: Path) -> None:
-        """Trains a tokenizer on texts and writes it as a Hugging Face folder; equal texts give equal bytes."""
+        """Trains a tokenizer on texts and writes it as a Hugging Face folder; equal texts give equal bytes.
+
+        Raises DataError where no text has a character to make a vocabulary of.
+        """
         from transformers import PreTrainedTokenizerFast
 
-        from espalier_models.tokenizers import train_tokenizer
+        from espalier_models import tokenizers
 
-        config = self._config
-        tokenizer = train_tokenizer(
-            texts, algorithm=config.tokenizer, size=config.vocabulary_size, lowercase=config.lowercase
-        )
-        PreTrainedTokenizerFast(
-            tokenizer_object=tokenizer,
+        config, size = self._config, self._config.vocabulary_size
+        if config.family in DECODERS:
+            trained = tokenizers.train_byte_level(texts, size=size, lowercase=bool(config.lowercase))
+            names = tokenizers.DECODER_NAMES
+        else:
+            trained = tokenizers.train_tokenizer(
+                texts, algorithm=config.tokenizer or "wordpiece", size=size, lowercase=config.lowercase is not False
+            )
+            names = tokenizers.ENCODER_NAMES
+        make: Any = PreTrainedTokenizerFast
+        make(
+            tokenizer_object=trained,
             model_max_length=config.max_positions,
-            pad_token="[PAD]",
-            unk_token="[UNK]",
-            cls_token="[CLS]",
-            sep_token="[SEP]",
-            mask_token="[MASK]",
             model_input_names=["input_ids", "attention_mask"],
+            clean_up_tokenization_spaces=False,
+            **names,
         ).save_pretrained(out)
 
     def blueprint(self, head: Head, *, tokenizer: Path, base: Path | None) -> Blueprint:
-        """Returns the model's parameters; DataError where the head is one that an encoder cannot have."""
-        from transformers import AutoTokenizer, BertConfig
+        """Returns the model's parameters; DataError where the head is one that the family cannot have."""
+        from transformers import AutoTokenizer
 
         from espalier_models.blueprints import blueprint_of, with_head
+        from espalier_models.families import configuration
 
-        if head.kind == "causal-lm":
-            raise DataError("from-scratch builds encoders, the task needs a decoder", field="strategy")
+        if head.kind not in self.heads:
+            raise DataError(
+                f"{self._config.family} has no head for {head.kind}",
+                field="strategy.config.family",
+                accepted=", ".join(sorted(self.heads)),
+                remedy="choose a decoder (llama, qwen3, gpt2) for causal-lm, an encoder for masked-lm",
+            )
         tokens = AutoTokenizer.from_pretrained(tokenizer)
-        config = self._config
-        built = BertConfig(
-            vocab_size=len(tokens),
-            hidden_size=config.hidden_size,
-            num_hidden_layers=config.layers,
-            num_attention_heads=config.head_count,
-            intermediate_size=config.feed_forward_size or 4 * config.hidden_size,
-            hidden_dropout_prob=config.dropout,
-            attention_probs_dropout_prob=config.dropout,
-            max_position_embeddings=config.max_positions,
-            pad_token_id=tokens.pad_token_id,
-        )
-        return blueprint_of(with_head(built, head), head, base=None)
+        return blueprint_of(with_head(configuration(self._config, tokens), head), head, base=None)
 
     def build(self, blueprint: Blueprint, *, base: Path | None, placement: Placement) -> torch.nn.Module:
         """Returns the model with random weights; the caller seeds torch."""
-        from transformers import BertConfig
+        from transformers import CONFIG_MAPPING
 
         from espalier_models.blueprints import auto_class, quiet
 
         quiet()
-        model: torch.nn.Module = auto_class(blueprint.head).from_config(BertConfig.from_dict(dict(blueprint.config)))
+        config = CONFIG_MAPPING[str(blueprint.config["model_type"])].from_dict(dict(blueprint.config))
+        model: torch.nn.Module = auto_class(blueprint.head).from_config(config)
         return model
 
     def trainable(self, parameter: ParameterInfo) -> bool:

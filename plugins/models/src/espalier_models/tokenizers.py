@@ -14,10 +14,21 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import IO, TYPE_CHECKING, Any, Literal
 
+from espalier_sdk import DataError
+
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+ENCODER_NAMES = {
+    "pad_token": "[PAD]",
+    "unk_token": "[UNK]",
+    "cls_token": "[CLS]",
+    "sep_token": "[SEP]",
+    "mask_token": "[MASK]",
+}
+DECODER_NAMES = {"pad_token": "<|pad|>", "bos_token": "<|begin|>", "eos_token": "<|end|>"}
+ROLES = ("<|system|>", "<|user|>", "<|assistant|>")  # the turns of a chat, one token each
+SPECIAL = tuple(ENCODER_NAMES.values())
 _UNKNOWN = "[UNK]"
 _ALPHABET_LIMIT = 1000  # as BERT's own trainer: rarer characters become [UNK]
 
@@ -31,6 +42,7 @@ def train_tokenizer(
     with tempfile.TemporaryFile("w+", encoding="utf-8") as kept:
         tokenizer = _untrained(lowercase)
         inner, alphabet = _characters(texts, tokenizer, kept)
+        _require_some(len(alphabet))
         train = _wordpiece if algorithm == "wordpiece" else _bpe
         trained = train(tokenizer, kept, inner=inner, alphabet=alphabet, size=size)
     marks = [(token, trained.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
@@ -38,6 +50,42 @@ def train_tokenizer(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=marks
     )
     return trained
+
+
+def train_byte_level(texts: Iterable[str], *, size: int, lowercase: bool) -> Tokenizer:
+    """Returns a tokenizer of at most `size` tokens over bytes, which writes every text back (Radford et al. 2019).
+
+    It puts the begin token before a text and nothing after it, so that what it encodes can be continued.
+    """
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    steps: list[Any] = [normalizers.NFC(), *([normalizers.Lowercase()] if lowercase else [])]
+    tokenizer.normalizer = normalizers.Sequence(steps)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = (*DECODER_NAMES.values(), *ROLES)
+    options = _options(special, sorted(pre_tokenizers.ByteLevel.alphabet()), size)
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as kept:
+        written = sum(kept.write(json.dumps(text) + "\n") for text in texts if text)
+        _require_some(written)
+        tokenizer.train_from_iterator(_read(kept), trainer=trainers.BpeTrainer(**options))
+    begin = DECODER_NAMES["bos_token"]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{begin} $A",
+        pair=f"{begin} $A $B:1",
+        special_tokens=[(begin, tokenizer.token_to_id(begin))],
+    )
+    return tokenizer
+
+
+def _require_some(count: int) -> None:
+    if not count:
+        raise DataError(
+            "the train split has no text to make a vocabulary of",
+            code="empty_vocabulary",
+            remedy="look at the task's text columns, and at what the transforms leave of them",
+        )
 
 
 def _untrained(lowercase: bool) -> Tokenizer:

@@ -21,6 +21,17 @@ LABELS = "labels"
 # What an engine answers for a classification or regression head.
 LOGITS = "logits"  # list<float32>, one per output
 
+# What `encode` may make beside that for a causal-lm head; never trained on.
+SCORED_BYTES = "scored_bytes"  # int64: UTF-8 bytes of the text that the labels stand for
+
+# What an engine answers for a causal-lm head, over the labels of each row, and what `decode` passes on to metrics.
+NLL = "nll"  # float64: negative log-likelihood, summed, natural logarithm
+SCORED_TOKENS = "scored_tokens"  # int64: how many labels that was
+
+# What an opened model adds for a task that writes text.
+WRITTEN = "written"  # str or null: what was written
+QUESTION = "espalier_question"  # str: what was asked, for a reader
+
 # What `decode` makes and metrics read.
 TARGET = "target"
 PREDICTION = "prediction"

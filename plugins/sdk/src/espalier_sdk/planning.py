@@ -88,6 +88,12 @@ def compose(
     problems: list[str] = []
     problems += _presence("base", given=has_base, wanted=strategy.base)
     problems += _presence("peft", given=peft is not None, wanted=strategy.peft)
+    built = getattr(strategy, "heads", None)  # what starts from a base has the base's heads, and says none here
+    if built is not None and head.kind not in built:
+        problems.append(
+            f"the strategy builds a model for {_any_of(built)}, the task needs {head.kind}: "
+            "choose another `family` in the strategy's config"
+        )
     if head.kind not in learner.heads:
         problems.append(
             f"the learner trains {_any_of(learner.heads)}, the task needs {head.kind}: choose another learner"

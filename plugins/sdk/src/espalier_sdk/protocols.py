@@ -126,6 +126,28 @@ class Task(Plugin, Fitted, Protocol):
     def response(self, state: Any) -> type[BaseModel]: ...
 
 
+class WritingTask(Task, Protocol):
+    """A task with a causal-lm head: its answers are written, and texts are scored by their likelihood.
+
+    `encode` gives what is trained on and scored: labels -100 where nothing is learned. One encoded row per row, save
+    where a row asks nothing: a long text may be several.
+    """
+
+    chat_template: str | None  # written beside a tokenizer that has none; None where nobody speaks in turns
+
+    def texts(self, rows: pa.Table) -> Iterator[str]:
+        """Yields what an own tokenizer is trained on."""
+        ...
+
+    def questions(self, rows: pa.Table, *, tokenizer: Tokenizer, budget: Budget) -> pa.Table | None:
+        """Returns what to write on from, one row per row, with the column QUESTION; None where the rows ask nothing."""
+        ...
+
+    def settings(self, *, tokenizer: Tokenizer, budget: Budget) -> Mapping[str, JsonValue]:
+        """Returns the settings of `Engine.generate`; question and answer together keep within the budget."""
+        ...
+
+
 class Learner(Plugin, Protocol):
     """Which signal a model is learned from. Training only."""
 
@@ -146,7 +168,10 @@ class Learner(Plugin, Protocol):
 
 
 class ModelStrategy(Plugin, Protocol):
-    """How the model comes to be, and what of it may change."""
+    """How the model comes to be, and what of it may change.
+
+    One that chooses a model's family itself also has `heads: frozenset[HeadKind]`: what that family can put out.
+    """
 
     base: ClassVar[Literal["required", "forbidden"]]
     peft: ClassVar[Literal["required", "forbidden"]]
@@ -218,7 +243,10 @@ class Engine(Plugin, Protocol):
         ...
 
     async def forward(self, encoded: pa.Table, *, adapter: str | None) -> pa.Table:
-        """Answers encoded rows in their order."""
+        """Answers encoded rows in their order: LOGITS; for a causal-lm head NLL and SCORED_TOKENS over their labels.
+
+        A vocabulary's logits for each token would not fit a table.
+        """
         ...
 
     def generate(

@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from espalier_tasks.classification import Classification, ClassificationConfig
+from espalier_tasks.generation import Generation, GenerationConfig
 
-__all__ = ["Classification", "ClassificationConfig"]
+__all__ = ["Classification", "ClassificationConfig", "Generation", "GenerationConfig"]

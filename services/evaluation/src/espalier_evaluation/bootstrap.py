@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from espalier_sdk.columns import PREDICTION, SCORE, SCORES, TARGET
+from espalier_sdk.columns import NLL, PREDICTION, SCORE, SCORED_BYTES, SCORED_TOKENS, SCORES, TARGET
 
-_READ = (TARGET, PREDICTION, SCORE, SCORES)
+_READ = (TARGET, PREDICTION, SCORE, SCORES, NLL, SCORED_TOKENS, SCORED_BYTES)
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,6 +51,8 @@ def evaluate(
         told = {"name": name, "validation": found["values"], "train_seconds": found["train_seconds"]}
         result.baselines.append(told)
     verdict = result.verdict = verdict_of(spec, result.candidates, plugins)
+    sign = -1.0 if objective_metric_is_greater_better(spec, plugins) else 1.0
+    result.candidates.sort(key=lambda one: sign * one["validation"][spec.objective.metric]["value"])  # the best first
     stages.record.update(choice={"chosen": verdict.chosen, "runner_up": verdict.runner_up, "reason": verdict.reason})
     _open_test(result, stages, plugins, datasets=datasets, models=models)
 

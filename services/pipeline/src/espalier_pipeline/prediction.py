@@ -39,7 +39,8 @@ def predict(
             for start in range(0, asked.num_rows, rows_at_once):
                 rows = asked.slice(start, rows_at_once)
                 answers = opened.predict(rows)
-                answers = answers.drop_columns([name for name in (ENCODED_ROW,) if name in answers.column_names])
+                own = [one for one in answers.column_names if one == ENCODED_ROW or one.startswith(RESERVED_PREFIX)]
+                answers = answers.drop_columns(own)
                 _require_apart(rows.column_names, answers.column_names, Path(file))
                 for row, answer in zip(rows.to_pylist(), answers.to_pylist(), strict=True):
                     yield {**row, **answer}

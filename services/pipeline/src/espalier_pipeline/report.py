@@ -15,6 +15,7 @@ from espalier_runtime.store import Store, disk_error
 from espalier_sdk import ArtifactRef
 
 from espalier_pipeline import learning, tables
+from espalier_pipeline.samples import samples
 
 if TYPE_CHECKING:
     from espalier_pipeline.result import RunResult
@@ -45,7 +46,7 @@ def _content(result: RunResult, store: Store) -> dict[str, Any]:
     from espalier_pipeline import plots
 
     document, metric = result.document(), result.spec.objective.metric
-    ordered = sorted(document["candidates"], key=lambda one: -one["validation"][metric]["value"])
+    ordered = document["candidates"]
     shown = [one for one in ordered if one["name"] in (document["chosen"], document["runner_up"])]
     histories = {one["name"]: learning.history(store, one["model"]) for one in ordered}
     trained = {one["name"]: learning.phases(store, one["model"]) for one in ordered}
@@ -61,6 +62,7 @@ def _content(result: RunResult, store: Store) -> dict[str, Any]:
         "overfitting": [(name, said) for name, found in histories.items() if (said := learning.overfitting(found))],
         "phase_plots": [(name, plots.phases(found)) for name, found in trained.items() if found],
         "confusion_plots": [(one["name"], plots.confusion(_confusion(one))) for one in shown if _confusion(one)],
+        "samples": samples(document["stages"], store, document["chosen"]),
         "spec": json.dumps(result.spec.model_dump(mode="json", exclude_defaults=True), indent=1, ensure_ascii=False),
         "provenance": store.manifest(ArtifactRef.parse(ordered[0]["model"])).provenance,
         "plugins": store.manifest(ArtifactRef.parse(ordered[0]["model"])).plugins,

@@ -43,8 +43,7 @@ def objective_text(goal: Mapping[str, Any], openings: int) -> str:
 def candidate_table(document: Mapping[str, Any], metric: str) -> str:
     """Returns the table of candidates, the best on validation first, and the baselines below them."""
     rows = [["", f"validation {metric}", f"test {metric}", "train", "memory", "trained", "size", ""]]
-    ordered = sorted(document["candidates"], key=lambda one: -one["validation"][metric]["value"])
-    for one in ordered:
+    for one in document["candidates"]:
         chosen = one["name"] == document["chosen"]
         rows.append(
             [

@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 from espalier_sdk.artifacts import ArtifactRef, PluginNeed
 from espalier_sdk.choice import Choice
+from espalier_sdk.columns import ENCODED_ROW, LABELS, QUESTION, WRITTEN
 from espalier_sdk.errors import DataError
 from espalier_sdk.model import Adapter, Budget, Head, Placement
 
@@ -56,9 +57,33 @@ class OpenedModel:
         """Returns one prediction per row, in order; the columns are the task's."""
         rows = rows if transformed else self.transform(rows)
         encoded = self.task.encode(rows, state=self.state, tokenizer=self.tokenizer, budget=self.budget)
-        outputs = await self.engine.forward(encoded, adapter=self.adapter)
+        if self.task.head_kind == "causal-lm":
+            outputs = await self._write(rows, encoded)
+        else:
+            outputs = await self.engine.forward(encoded, adapter=self.adapter)
         decoded: pa.Table = self.task.decode(outputs, encoded, state=self.state)
         return decoded
+
+    async def _write(self, rows: pa.Table, encoded: pa.Table) -> pa.Table:
+        """Returns what the engine writes where the rows ask something, and how likely the texts are that they give."""
+        columns: dict[str, Any] = {ENCODED_ROW: encoded.column(ENCODED_ROW)}
+        if LABELS in encoded.column_names:
+            scores = await self.engine.forward(encoded, adapter=self.adapter)
+            columns |= {name: scores.column(name) for name in scores.column_names}
+        asked = self.task.questions(rows, tokenizer=self.tokenizer, budget=self.budget)
+        if asked is not None:
+            columns[QUESTION] = asked.column(QUESTION)
+            columns[WRITTEN] = pa.array(await self._generate(asked), pa.string())
+        return pa.table(columns)
+
+    async def _generate(self, asked: pa.Table) -> list[str]:
+        settings = self.task.settings(tokenizer=self.tokenizer, budget=self.budget)
+        tokens: list[list[int]] = [[] for _ in range(asked.num_rows)]
+        async for part in self.engine.generate(asked, adapter=self.adapter, settings=settings):
+            for row in part.to_pylist():
+                tokens[row["place"]] += row["tokens"]
+        texts: list[str] = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        return [text.strip() for text in texts]
 
     def predict(self, rows: pa.Table, *, transformed: bool = False) -> pa.Table:
         """Does the same where no event loop runs."""

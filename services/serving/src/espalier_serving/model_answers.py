@@ -53,12 +53,7 @@ class ModelAnswers:
 
     async def warm_up(self) -> None:
         """Answers a sample that the request model accepts."""
-        fields = self._request.model_fields.items()
-        sample = {
-            field.alias or name: "warm up" if field.annotation is str else 0
-            for name, field in fields
-            if field.is_required()
-        }
+        sample = _sample(self._request)
         reply = (await self.answer([[sample]]))[0]
         if "invalid" in reply:
             raise DataError(f"the model does not answer a sample: {reply['invalid']}", given=sample)
@@ -98,3 +93,16 @@ class ModelAnswers:
                 field = ".".join(map(str, first["loc"])) or None
                 return {"invalid": first["msg"].removeprefix("Value error, "), "item": place, "field": field}
         return rows
+
+
+def _sample(request: type[BaseModel]) -> dict[str, Any]:
+    """Returns a question: the request model's own example where it has one, else a word or 0 for each field."""
+    schema = request.model_config.get("json_schema_extra")
+    examples = schema.get("examples") if isinstance(schema, dict) else None
+    if isinstance(examples, list) and examples and isinstance(examples[0], dict):
+        return dict(examples[0])
+    return {
+        field.alias or name: "warm up" if field.annotation is str else 0
+        for name, field in request.model_fields.items()
+        if field.is_required()
+    }

@@ -30,6 +30,7 @@ def prepare(job: Job) -> dict[str, Any]:
     strategy = job.plugins.load("espalier.model_strategies", job.spec.candidates[job.request.candidate].strategy)
     folder = job.out / "tokenizer"
     strategy.tokenizer(texts(dataset, task), base=base.folder if base else None, out=folder)
+    _teach_turns(folder, task)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     longest = tokenizer.model_max_length
     if what["max_tokens"] > longest:
@@ -59,13 +60,26 @@ def prepare(job: Job) -> dict[str, Any]:
 
 
 def texts(dataset: Path, task: Any) -> Iterator[str]:
-    """Yields the texts of the train split, from the columns that the task calls text."""
+    """Yields the texts of the train split: a writing task's own, else the columns that the task calls text."""
+    if task.head_kind == "causal-lm":
+        for rows in iter_parts(dataset / "train"):
+            yield from task.texts(rows)
+        return
     columns = task.columns()
     names = [name for name, kind in (columns.required | columns.optional).items() if kind == "text"]
     for rows in iter_parts(dataset / "train"):
         for name in names:
             if name in rows.column_names:
                 yield from (value for value in rows.column(name).cast(pa.string()).to_pylist() if value)
+
+
+def _teach_turns(folder: Path, task: Any) -> None:
+    """Writes the task's chat template beside a tokenizer that has none, so that the model carries what it learned."""
+    from transformers import AutoTokenizer
+
+    template = task.chat_template if task.head_kind == "causal-lm" else None
+    if template and not AutoTokenizer.from_pretrained(folder).chat_template:
+        (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
 
 
 def read_state(dataset: Path) -> dict[str, Any]:

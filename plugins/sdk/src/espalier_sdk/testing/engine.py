@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from espalier_sdk.columns import LOGITS
+from espalier_sdk.columns import LABELS, LOGITS, NLL, SCORED_TOKENS
 from espalier_sdk.errors import EspalierError
 from espalier_sdk.model import Adapter, Head, PeftTraits, Placement
 from espalier_sdk.testing.plugin import check_plugin
@@ -40,7 +40,7 @@ def check_engine(
     Answers come in the order of the rows and are those of the model on each row alone, within `tolerance`; answers
     per token have one entry per token of the row, none for padding; no rows give no answers; several questions at
     once do not disturb each other; each adapter answers as itself, merged or not; an unknown adapter and a folder
-    without safetensors are refused; greedy generation is that of the model on each row alone.
+    without safetensors are refused; greedy generation and likelihoods are those of the model on each row alone.
     """
     plugin = check_plugin("espalier.engines", name)
     with tempfile.TemporaryDirectory() as text:
@@ -55,7 +55,7 @@ def check_engine(
             _check_forward(label, make(), place / "tokens", _TOKEN_HEAD, tolerance)
             _check_adapters(label, make(), place, tolerance)
             if generates:
-                _check_generation(label, make(), place / "decoder")
+                _check_generation(label, make(), place / "decoder", tolerance)
         _check_refusals(name, plugin, place)
 
 
@@ -158,7 +158,7 @@ def _check_adapters(label: str, engine: Any, place: Path, tolerance: float) -> N
         asyncio.run(engine.forward(table, adapter="none-of-these"))
 
 
-def _check_generation(label: str, engine: Any, folder: Path) -> None:
+def _check_generation(label: str, engine: Any, folder: Path, tolerance: float) -> None:
     import torch
 
     model: Any = _write(folder, "llama", Head("causal-lm"))
@@ -176,6 +176,28 @@ def _check_generation(label: str, engine: Any, folder: Path) -> None:
             )
         wanted.append(output[0, len(ids) :].tolist())
     assert asyncio.run(_generated(engine, table)) == dict(enumerate(wanted)), f"{label}: generation differs"
+    _check_likelihood(label, engine, model, table, tolerance)
+
+
+def _check_likelihood(label: str, engine: Any, model: Any, table: pa.Table, tolerance: float) -> None:
+    """A causal-lm head answers with likelihoods: of what is labelled, each token given those before it."""
+    import pyarrow as pa
+    import torch
+
+    rows = table.column("input_ids").to_pylist()
+    labels = [[-100 if place % 3 == 1 else token for place, token in enumerate(ids)] for ids in rows]
+    given = table.append_column(LABELS, pa.array(labels, pa.list_(pa.int64())))
+    found = asyncio.run(engine.forward(given, adapter=None)).select([NLL, SCORED_TOKENS]).to_pylist()
+    assert len(found) == len(rows), f"{label}: {len(found)} likelihoods for {len(rows)} rows"
+    for place, (ids, wanted) in enumerate(zip(rows, labels, strict=True)):
+        with torch.no_grad():
+            odds = model(input_ids=torch.tensor([ids])).logits[0].double().log_softmax(-1)
+        terms = [-float(odds[at - 1, token]) for at, token in enumerate(wanted) if at and token != -100]
+        assert found[place][SCORED_TOKENS] == len(terms), f"{label}: row {place} has {len(terms)} labels to score"
+        distance = abs(found[place][NLL] - sum(terms))
+        assert distance <= tolerance * max(1, len(terms)), (
+            f"{label}: the likelihood of row {place} is {distance:.2g} off"
+        )
 
 
 async def _generated(engine: Any, table: pa.Table) -> dict[int, list[int]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 from espalier_sdk.choice import PluginConfig, State
-from espalier_sdk.columns import ENCODED_ROW, LABELS, TARGET
+from espalier_sdk.columns import ENCODED_ROW, LABELS, SCORED_BYTES, TARGET
 from espalier_sdk.model import Budget, Columns, Head, HeadKind, Parts
 from espalier_sdk.testing.plugin import check_plugin
 from espalier_sdk.testing.tiny import WORDS, one_thread, tiny, write_tokenizer
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _OWNED = ("model", "args", "train_dataset", "eval_dataset", "optimizers", "callbacks", "processing_class")
-_NOT_TRAINED = (ENCODED_ROW, TARGET)
+_NOT_TRAINED = (ENCODED_ROW, SCORED_BYTES, TARGET)
 _STEPS = 24
 
 
@@ -29,7 +29,7 @@ def check_learner(
     rows: pa.Table | None = None,
     task: Any = None,
 ) -> None:
-    """Checks a learner by training a tiny encoder for a few steps.
+    """Checks a learner by training a tiny encoder, or a decoder where the task writes, for a few steps.
 
     Without `rows` and `task`, the kit's own texts of two kinds are learned. The columns that the learner needs are
     in the rows; encoding is deterministic; the trainer is a class of transformers' family; the arguments keep what
@@ -69,7 +69,8 @@ def _check_training(name: str, learner: Any, task: Any, rows: pa.Table, place: P
     assert isinstance(arguments, TrainingArguments), f"{name}: arguments() must be TrainingArguments"
     changed = [key for key, value in common.items() if key != "report_to" and getattr(arguments, key) != value]
     assert not changed, f"{name}: arguments() changes {', '.join(changed)}, which the service decides"
-    model = tiny("bert", task.head(state)).model
+    head = task.head(state)
+    model = tiny("llama" if head.kind == "causal-lm" else "bert", head).model
     inputs = dict(learner.inputs(Parts(model=model, tokenizer=tokenizer)))
     owned = [key for key in inputs if key in _OWNED]
     assert not owned, f"{name}: inputs() holds {', '.join(owned)}, which the service gives"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from espalier_sdk.columns import ENCODED_ROW, LABELS, TARGET
+from espalier_sdk.columns import ENCODED_ROW, LABELS, QUESTION, TARGET
 from espalier_sdk.model import Budget, Columns, Head
 from espalier_sdk.testing.fitting import check_monoid
 from espalier_sdk.testing.plugin import check_plugin
@@ -35,7 +35,8 @@ def check_task(
     accepted, each of `refused` one that must not. The required columns are in the rows; fitting does not depend
     on how the rows are cut; the state survives JSON; `encode` keeps within the budget, says which row each
     encoded row came from, has labels with a target column and none without, and gives one row what it gives it
-    among others; `decode` answers every row in order; the response model accepts what `decode` makes.
+    among others; `decode` answers every row in order; the response model accepts what `decode` makes. A task that
+    writes asks without the answer, leaves room for one, and yields texts for a tokenizer.
     """
     plugin = check_plugin("espalier.tasks", name)
     task, budget = plugin(plugin.Config.model_validate(dict(config))), budget or Budget(max_tokens=16)
@@ -48,11 +49,37 @@ def check_task(
     encoded = task.encode(rows, state=state, tokenizer=tokenizer, budget=budget)
     _check_encoded(name, encoded, rows, budget)
     _check_alone(name, task, rows, encoded, state=state, tokenizer=tokenizer, budget=budget)
-    _check_without_target(name, task, rows, question, state=state, tokenizer=tokenizer, budget=budget)
+    _check_without_target(name, task, question, state=state, tokenizer=tokenizer, budget=budget)
     decoded = task.decode(answer(encoded, task.head(state)), encoded, state=state)
     _check_answers(name, task, decoded, rows, state)
     _check_request(name, task.request(state), question, refused)
+    if task.head_kind == "causal-lm":
+        _check_writing(name, task, rows, question, state=state, tokenizer=tokenizer, budget=budget)
     return state
+
+
+def _check_writing(
+    name: str, task: Any, rows: pa.Table, question: Mapping[str, Any], *, state: Any, tokenizer: Any, budget: Budget
+) -> None:
+    """A task that writes: texts for a tokenizer, and questions that leave room for an answer and do not hold it."""
+    import pyarrow as pa
+
+    assert any(text.strip() for text in task.texts(rows)), f"{name}: texts() must yield what a tokenizer is made from"
+    new = task.settings(tokenizer=tokenizer, budget=budget)["max_new_tokens"]
+    row = pa.Table.from_pylist([dict(question)])
+    asked = task.questions(row, tokenizer=tokenizer, budget=budget)
+    assert asked is not None and asked.num_rows == 1, f"{name}: questions() must have a row for a question"
+    alone = task.encode(row, state=state, tokenizer=tokenizer, budget=budget).column("input_ids").to_pylist()
+    assert asked.column("input_ids").to_pylist() == alone, f"{name}: questions() and encode() ask in different words"
+    given = task.questions(rows, tokenizer=tokenizer, budget=budget)
+    for table in (asked, given):
+        if table is not None:
+            assert LABELS not in table.column_names and QUESTION in table.column_names, f"{name}: asks with answers"
+            longest = max(map(len, table.column("input_ids").to_pylist()))
+            assert 0 < longest <= budget.max_tokens - new, f"{name}: {longest} tokens asked leave no room for {new}"
+    if given is not None:
+        encoded = task.encode(rows, state=state, tokenizer=tokenizer, budget=budget)
+        assert encoded.column(ENCODED_ROW).to_pylist() == list(range(given.num_rows)), f"{name}: one row per question"
 
 
 def _check_encoded(name: str, encoded: pa.Table, rows: pa.Table, budget: Budget) -> None:
@@ -78,8 +105,10 @@ def _check_alone(name: str, task: Any, rows: pa.Table, encoded: pa.Table, **opti
         )
 
 
-def _check_without_target(name: str, task: Any, rows: pa.Table, question: Mapping[str, Any], **options: Any) -> None:
-    asked = task.encode(rows.select([column for column in rows.column_names if column in question]), **options)
+def _check_without_target(name: str, task: Any, question: Mapping[str, Any], **options: Any) -> None:
+    import pyarrow as pa
+
+    asked = task.encode(pa.Table.from_pylist([dict(question)]), **options)
     assert LABELS not in asked.column_names and TARGET not in asked.column_names, (
         f"{name}: without a target there must be no labels"
     )

@@ -1,0 +1,378 @@
+"""The task `generation`: plain texts, instructions with their answers, or chats; answered by writing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from espalier_sdk.choice import PluginConfig, State
+from espalier_sdk.columns import (
+    ENCODED_ROW,
+    LABELS,
+    LINE,
+    NLL,
+    ORIGIN,
+    PREDICTION,
+    QUESTION,
+    SCORED_BYTES,
+    SCORED_TOKENS,
+    TARGET,
+    WRITTEN,
+)
+from espalier_sdk.errors import DataError
+from espalier_sdk.model import Columns, Head, HeadKind
+from pydantic import BaseModel, Field, JsonValue, model_validator
+
+from espalier_tasks.chats import ANSWERS, TEMPLATE, Message, is_answered, pieces, read_chat
+from espalier_tasks.replies import Reply, chat_request, prompt_request
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from espalier_sdk.model import Budget
+    from transformers import PreTrainedTokenizerBase as Tokenizer
+
+IGNORED_LABEL = -100  # what torch's cross entropy leaves out
+_QUESTION_SHARE = 4  # a long answer leaves the question a quarter of the budget
+
+
+class GenerationConfig(PluginConfig):
+    """Which columns are read (`text`, or `prompt` and `completion`, or `messages`), and how much is written."""
+
+    text: str | None = Field(default=None, description="The column of plain texts, to learn a language from.")
+    prompt: str | None = Field(
+        default=None, description="The column of questions; beside `text`, of beginnings to write on from (`prompt`)."
+    )
+    completion: str | None = Field(default=None, description="The column of their answers.")
+    messages: str | None = Field(
+        default=None, description="The column of chats: lists of {role, content}, or the JSON of such a list."
+    )
+    system: str | None = Field(default=None, description="What the model is told before each `prompt`.")
+    max_new_tokens: int = Field(
+        default=64, ge=1, le=8192, description="Longest answer in tokens; three quarters of max_tokens at most."
+    )
+
+    @model_validator(mode="after")
+    def _one_format(self) -> Self:
+        instructions = self.prompt is not None and self.completion is not None
+        if [self.text is not None, instructions, self.messages is not None].count(True) != 1:
+            raise ValueError("name the columns of one format: `text`, or `prompt` and `completion`, or `messages`")
+        if self.completion is not None and not instructions:
+            raise ValueError("`completion` needs `prompt`, the column of the questions")
+        if self.messages is not None and self.prompt is not None:
+            raise ValueError("`messages` hold the questions already: remove `prompt`")
+        if self.system is not None and not instructions:
+            raise ValueError("`system` goes with `prompt` and `completion`: chats have system messages of their own")
+        if self.prompt is not None and self.prompt in (self.text, self.completion):
+            raise ValueError(f"column {self.prompt!r} cannot be question and answer at once")
+        return self
+
+
+class GenerationState(State):
+    """Nothing is learned from the train split but its size."""
+
+    rows: int = Field(default=0, description="Rows of the train split.")
+
+
+@dataclass(frozen=True, slots=True)
+class _Example:
+    """Tokens of one encoded row; `learned` says of each whether it is a label."""
+
+    row: int
+    ids: list[int]
+    learned: list[bool]
+    target: str | None
+    scored_bytes: int
+
+
+class Generation:
+    """Texts are written: the continuation of a text, the answer to an instruction, the next turn of a chat."""
+
+    contract: ClassVar[int] = 1
+    Config: ClassVar[type[GenerationConfig]] = GenerationConfig
+    State: ClassVar[type[GenerationState]] = GenerationState
+    head_kind: ClassVar[HeadKind] = "causal-lm"
+
+    def __init__(self, config: GenerationConfig) -> None:
+        self.config = config
+
+    @property
+    def chat_template(self) -> str | None:
+        """Returns the template for a tokenizer that has none; None for plain texts."""
+        return TEMPLATE if self.config.text is None else None
+
+    def columns(self) -> Columns:
+        """Returns the columns of the format."""
+        config = self.config
+        if config.text is not None:
+            return Columns(required={config.text: "text"})
+        if config.messages is not None:
+            return Columns(required={config.messages: "messages"})
+        return Columns(required={str(config.prompt): "text", str(config.completion): "answer"})
+
+    def observe(self, rows: pa.Table) -> GenerationState:
+        """Counts rows; raises DataError for a chat that cannot be read, or that has no answer to learn from."""
+        if self.config.messages is not None:
+            for place, chat in enumerate(self._chats(rows)):
+                if not is_answered(chat):
+                    raise self._unanswered(rows, place)
+        return GenerationState(rows=rows.num_rows)
+
+    def combine(self, left: GenerationState, right: GenerationState) -> GenerationState:
+        """Adds two counts."""
+        return GenerationState(rows=left.rows + right.rows)
+
+    def finish(self, seen: GenerationState) -> GenerationState:
+        """Returns the count."""
+        return seen
+
+    def head(self, state: GenerationState) -> Head:
+        """Returns a language model's head."""
+        return Head(kind=self.head_kind)
+
+    def texts(self, rows: pa.Table) -> Iterator[str]:
+        """Yields every text of the rows: an own tokenizer is trained on them."""
+        config = self.config
+        if config.messages is not None:
+            yield from (message["content"] for chat in self._chats(rows) for message in chat)
+        for name in (config.text, config.prompt, config.completion):
+            if name is not None and name in rows.column_names:
+                yield from (text for text in _column(rows, name) if text)
+
+    def encode(self, rows: pa.Table, *, state: GenerationState, tokenizer: Tokenizer, budget: Budget) -> pa.Table:
+        """Returns `row`, `input_ids`, `attention_mask`, and where texts or answers are given `labels`, `target`.
+
+        Labels are -100 for what was asked: the loss is on answers. A long question loses its beginning, a long answer
+        its end, and neither all of itself; a long text becomes several rows, each of which begins with the last token
+        of the one before.
+        """
+        _require_end(tokenizer)
+        if self.config.text is not None and self.config.text in rows.column_names:
+            texts = [text or "" for text in _column(rows, self.config.text)]
+            return _table(_windows(texts, tokenizer, budget), labelled=True)
+        chats = self._chats(rows)
+        answered = [is_answered(chat) for chat in chats]
+        if any(answered):
+            if not all(answered):
+                raise self._unanswered(rows, answered.index(False))
+            return _table(_examples(chats, tokenizer, budget), labelled=True)
+        return _table(_asked(chats, self._plain, tokenizer, self._question_tokens(budget)), labelled=False)
+
+    def questions(self, rows: pa.Table, *, tokenizer: Tokenizer, budget: Budget) -> pa.Table | None:
+        """Returns what is asked, without answers that are given; None for plain texts, which ask nothing."""
+        import pyarrow as pa
+
+        if self.config.text is not None and self.config.text in rows.column_names:
+            return None
+        _require_end(tokenizer)
+        chats = [chat[:-1] if is_answered(chat) else chat for chat in self._chats(rows)]
+        found = _table(_asked(chats, self._plain, tokenizer, self._question_tokens(budget)), labelled=False)
+        return found.append_column(QUESTION, pa.array([chat[-1]["content"] for chat in chats], pa.string()))
+
+    def settings(self, *, tokenizer: Tokenizer, budget: Budget) -> Mapping[str, JsonValue]:
+        """Returns greedy decoding up to the tokenizer's end token: the same question has the same answer."""
+        return {
+            "max_new_tokens": budget.max_tokens - self._question_tokens(budget),
+            "do_sample": False,
+            "eos_token_id": tokenizer.eos_token_id,
+        }
+
+    def decode(self, outputs: pa.Table, encoded: pa.Table, *, state: GenerationState) -> pa.Table:
+        """Returns `row`, `prediction` (what was written, or null), and where it was scored `nll`, `scored_tokens`,
+        `scored_bytes` and `target`; the parts of a long text are added up.
+        """
+        import pyarrow as pa
+
+        places = encoded.column(ENCODED_ROW)
+        sums = pa.table({ENCODED_ROW: places})
+        added = []
+        for source, names in ((outputs, (NLL, SCORED_TOKENS)), (encoded, (SCORED_BYTES,))):
+            for name in names:
+                if name in source.column_names:
+                    sums = sums.append_column(name, source.column(name))
+                    added.append(name)
+        firsts = [name for name in (WRITTEN, QUESTION) if name in outputs.column_names]
+        for name in firsts:
+            sums = sums.append_column(name, outputs.column(name))
+        if TARGET in encoded.column_names:
+            sums = sums.append_column(TARGET, encoded.column(TARGET))
+            firsts.append(TARGET)
+        asked = [*((name, "sum") for name in added), *((name, "first") for name in firsts)]
+        found = sums.group_by(ENCODED_ROW, use_threads=False).aggregate(asked)
+        found = found.rename_columns([_bare(name) for name in found.column_names])
+        if WRITTEN in found.column_names:
+            return found.rename_columns([PREDICTION if name == WRITTEN else name for name in found.column_names])
+        return found.append_column(PREDICTION, pa.nulls(found.num_rows, pa.string()))
+
+    def request(self, state: GenerationState) -> type[BaseModel]:
+        """Returns the model of one question: a prompt, or a chat that ends with the user."""
+        if self.config.messages is not None:
+            return chat_request(self.config.messages)
+        return prompt_request(self._prompt_column)
+
+    def response(self, state: GenerationState) -> type[BaseModel]:
+        """Returns the model of one answer, `{text, perplexity}`; it also reads a row that `decode` made."""
+        return Reply
+
+    @property
+    def _prompt_column(self) -> str:
+        return self.config.prompt or "prompt"
+
+    @property
+    def _plain(self) -> bool:
+        return self.config.text is not None
+
+    def _question_tokens(self, budget: Budget) -> int:
+        return max(budget.max_tokens - self.config.max_new_tokens, budget.max_tokens // _QUESTION_SHARE)
+
+    def _chats(self, rows: pa.Table) -> list[list[Message]]:
+        """Returns each row as a chat; a row of instructions is one of two turns."""
+        config = self.config
+        if config.messages is not None:
+            chats = []
+            for place, value in enumerate(_require(rows, config.messages).to_pylist()):
+                try:
+                    chats.append(read_chat(value))
+                except ValueError as error:
+                    raise _wrong(rows, place, f"the chat {error}", field=config.messages) from error
+            return chats
+        before = [{"role": "system", "content": config.system}] if config.system else []
+        chats = [[*before, {"role": "user", "content": text or ""}] for text in _column(rows, self._prompt_column)]
+        if config.completion is not None and config.completion in rows.column_names:
+            for place, (chat, answer) in enumerate(zip(chats, _column(rows, config.completion), strict=True)):
+                if answer is None:
+                    raise _wrong(rows, place, "there is no answer", field=config.completion)
+                chat.append({"role": ANSWERS, "content": answer})
+        return chats
+
+    def _unanswered(self, rows: pa.Table, place: int) -> DataError:
+        return _wrong(
+            rows,
+            place,
+            "the chat ends without an answer of the assistant, so there is nothing to learn from",
+            field=str(self.config.messages),
+            remedy="end each chat with a message of the role assistant, or drop the row with the transform filter",
+        )
+
+
+def _windows(texts: Sequence[str], tokenizer: Tokenizer, budget: Budget) -> Iterator[_Example]:
+    for row, (text, inner) in enumerate(zip(texts, _tokens(texts, tokenizer), strict=True)):
+        begin = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+        ids = [*begin, *inner, tokenizer.eos_token_id]
+        # Each part repeats one token, so that every token but the first is predicted exactly once.
+        for start in range(0, max(1, len(ids) - 1), budget.max_tokens - 1):
+            part = ids[start : start + budget.max_tokens]
+            first = start == 0
+            size = len(text.encode("utf-8", errors="replace")) if first else 0
+            yield _Example(row, part, [False] + [True] * (len(part) - 1), text if first else None, size)
+
+
+def _examples(chats: Sequence[list[Message]], tokenizer: Tokenizer, budget: Budget) -> Iterator[_Example]:
+    cut = [pieces(chat, tokenizer) for chat in chats]
+    tokens = iter(_tokens([text for one in cut for text, _ in one], tokenizer))
+    for row, (chat, parts) in enumerate(zip(chats, cut, strict=True)):
+        encoded = [(next(tokens), learned) for _, learned in parts]
+        *earlier, (answer, _) = encoded
+        before = [(token, learned) for ids, learned in earlier for token in ids]
+        kept = answer[: budget.max_tokens - min(len(before), budget.max_tokens // _QUESTION_SHARE)]
+        tail = _last(before, budget.max_tokens - len(kept), tokenizer.bos_token_id)
+        ids = [*(token for token, _ in tail), *kept]
+        learned = [*(said for _, said in tail), *(True for _ in kept)]
+        answers = [message["content"] for message in chat if message["role"] == ANSWERS]
+        if len(kept) == len(answer) and len(tail) == len(before):
+            size = sum(len(text.encode("utf-8", errors="replace")) for text in answers)
+        else:
+            size = len(_written([token for token, said in zip(ids, learned, strict=True) if said], tokenizer).encode())
+        yield _Example(row, ids, learned, answers[-1], size)
+
+
+def _asked(chats: Sequence[list[Message]], plain: bool, tokenizer: Tokenizer, limit: int) -> Iterator[_Example]:
+    """Yields what to write on from: the bare text, or the chat up to where its answer begins."""
+    begin = tokenizer.bos_token or ""
+    cut = [[begin + chat[-1]["content"]] if plain else [text for text, _ in pieces(chat, tokenizer)] for chat in chats]
+    tokens = iter(_tokens([text for one in cut for text in one], tokenizer))
+    for row, parts in enumerate(cut):
+        ids = [(token, False) for _ in parts for token in next(tokens)]
+        kept = _last(ids, limit, tokenizer.bos_token_id)
+        yield _Example(row, [token for token, _ in kept], [False for _ in kept], None, 0)
+
+
+def _last(tokens: list[tuple[int, bool]], count: int, begin: int | None) -> list[tuple[int, bool]]:
+    """Returns the last tokens, and the begin token before them where it was there."""
+    if len(tokens) <= count:
+        return tokens
+    if count > 1 and tokens[0][0] == begin:
+        return [tokens[0], *tokens[-(count - 1) :]]
+    return tokens[-count:]
+
+
+def _tokens(texts: Sequence[str], tokenizer: Tokenizer) -> list[list[int]]:
+    if not texts:
+        return []
+    found: list[list[int]] = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+    return found
+
+
+def _written(ids: list[int], tokenizer: Tokenizer) -> str:
+    text: str = tokenizer.decode(ids, skip_special_tokens=True)
+    return text
+
+
+def _table(examples: Iterator[_Example], *, labelled: bool) -> pa.Table:
+    import pyarrow as pa
+
+    found = list(examples)
+    columns: dict[str, pa.Array] = {
+        ENCODED_ROW: pa.array([one.row for one in found], pa.int64()),
+        "input_ids": pa.array([one.ids for one in found], pa.list_(pa.int32())),
+        "attention_mask": pa.array([[1] * len(one.ids) for one in found], pa.list_(pa.int8())),
+    }
+    if labelled:
+        labels = [
+            [token if said else IGNORED_LABEL for token, said in zip(one.ids, one.learned, strict=True)]
+            for one in found
+        ]
+        columns[LABELS] = pa.array(labels, pa.list_(pa.int64()))
+        columns[TARGET] = pa.array([one.target for one in found], pa.string())
+        columns[SCORED_BYTES] = pa.array([one.scored_bytes for one in found], pa.int64())
+    return pa.table(columns)
+
+
+def _bare(name: str) -> str:
+    return name.removesuffix("_sum").removesuffix("_first")
+
+
+def _column(rows: pa.Table, name: str) -> list[str | None]:
+    import pyarrow as pa
+
+    column = _require(rows, name)
+    try:
+        found: list[str | None] = column.cast(pa.string()).to_pylist()
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:
+        raise DataError(f"column {name!r} holds {column.type}, which is no text", field=name) from error
+    return found
+
+
+def _require(rows: pa.Table, name: str) -> pa.ChunkedArray:
+    if name not in rows.column_names:
+        raise DataError(f"there is no column {name!r}", field=name, accepted=", ".join(rows.column_names))
+    return rows.column(name)
+
+
+def _require_end(tokenizer: Tokenizer) -> None:
+    if tokenizer.eos_token_id is None:
+        raise DataError(
+            "the tokenizer has no end token: a model could not learn where an answer ends",
+            code="no_end_token",
+            field="eos_token",
+            remedy="choose a base whose tokenizer has one, or a decoder family of the strategy from-scratch",
+        )
+
+
+def _wrong(rows: pa.Table, place: int, message: str, *, field: str, remedy: str | None = None) -> DataError:
+    """Returns the error for one row, with the file and line that it came from where the table still has them."""
+    where: dict[str, Any] = {}
+    if ORIGIN in rows.column_names and LINE in rows.column_names:
+        where = {"file": rows.column(ORIGIN)[place].as_py(), "line": rows.column(LINE)[place].as_py()}
+    at = "" if where else f"row {place}: "
+    return DataError(f"{at}{message}", code="chat", field=field, remedy=remedy, **where)
