@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from espalier_sdk import Blueprint, DataError, Head, ParameterInfo, Placement, PluginConfig
+from espalier_sdk.heads import build_model, with_head
 from pydantic import Field, model_validator
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class FromScratch:
         """Returns the model's parameters; DataError where the head is one that an encoder cannot have."""
         from transformers import AutoTokenizer, BertConfig
 
-        from espalier_models.blueprints import blueprint_of, with_head
+        from espalier_models.blueprints import blueprint_of
 
         if head.kind == "causal-lm":
             raise DataError("from-scratch builds encoders, the task needs a decoder", field="strategy")
@@ -102,11 +103,10 @@ class FromScratch:
         """Returns the model with random weights; the caller seeds torch."""
         from transformers import BertConfig
 
-        from espalier_models.blueprints import auto_class, quiet
+        from espalier_models.blueprints import quiet
 
         quiet()
-        model: torch.nn.Module = auto_class(blueprint.head).from_config(BertConfig.from_dict(dict(blueprint.config)))
-        return model
+        return build_model(BertConfig.from_dict(dict(blueprint.config)), blueprint.head)
 
     def trainable(self, parameter: ParameterInfo) -> bool:
         """Tells that every parameter is trained."""
