@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from espalier_tasks.classification import Classification, ClassificationConfig
+from espalier_tasks.regression import Regression, RegressionConfig
 
-__all__ = ["Classification", "ClassificationConfig"]
+__all__ = ["Classification", "ClassificationConfig", "Regression", "RegressionConfig"]

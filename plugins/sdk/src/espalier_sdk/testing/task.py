@@ -79,7 +79,10 @@ def _check_alone(name: str, task: Any, rows: pa.Table, encoded: pa.Table, **opti
 
 
 def _check_without_target(name: str, task: Any, rows: pa.Table, question: Mapping[str, Any], **options: Any) -> None:
-    asked = task.encode(rows.select([column for column in rows.column_names if column in question]), **options)
+    made = {
+        column for column, use in task.columns().optional.items() if use == "vector"
+    }  # by transforms, of a question
+    asked = task.encode(rows.select([name for name in rows.column_names if name in {*question, *made}]), **options)
     assert LABELS not in asked.column_names and TARGET not in asked.column_names, (
         f"{name}: without a target there must be no labels"
     )
