@@ -24,6 +24,7 @@ class Verdict:
     best: str
     reason: str
     meets_limits: bool
+    greater_is_better: bool = True
 
 
 def choose(
@@ -60,4 +61,4 @@ def choose(
         reason = "best" if len(band) == 1 else "best, and cheapest within one standard error"
     else:
         reason = "cheapest within one standard error"
-    return Verdict(chosen, rest[0] if rest else None, best, reason, bool(meeting))
+    return Verdict(chosen, rest[0] if rest else None, best, reason, bool(meeting), greater_is_better)

@@ -56,7 +56,7 @@ class RunResult:
         }
 
     def objective(self) -> dict[str, Any] | None:
-        """Returns the objective's metric, limits, value (test where it was opened) and whether they are met."""
+        """Returns the objective's metric with its direction, limits, value (on test where opened) and whether it is met."""
         if self.verdict is None:
             return None
         goal, chosen = self.spec.objective, next(one for one in self.candidates if one["name"] == self.verdict.chosen)
@@ -65,6 +65,7 @@ class RunResult:
         met = (goal.at_least is None or value >= goal.at_least) and (goal.at_most is None or value <= goal.at_most)
         return {
             "metric": goal.metric,
+            "greater_is_better": self.verdict.greater_is_better,
             "at_least": goal.at_least,
             "at_most": goal.at_most,
             "value": value,

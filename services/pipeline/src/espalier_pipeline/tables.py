@@ -43,8 +43,7 @@ def objective_text(goal: Mapping[str, Any], openings: int) -> str:
 def candidate_table(document: Mapping[str, Any], metric: str) -> str:
     """Returns the table of candidates, the best on validation first, and the baselines below them."""
     rows = [["", f"validation {metric}", f"test {metric}", "train", "memory", "trained", "size", ""]]
-    ordered = sorted(document["candidates"], key=lambda one: -one["validation"][metric]["value"])
-    for one in ordered:
+    for one in best_first(document, metric):
         chosen = one["name"] == document["chosen"]
         rows.append(
             [
@@ -62,6 +61,12 @@ def candidate_table(document: Mapping[str, Any], metric: str) -> str:
         cells = [f"  {one['name']}", interval(one["validation"].get(metric)), "-", seconds(one["train_seconds"])]
         rows.append([*cells, "", "", "", "baseline"])
     return columns(rows)
+
+
+def best_first(document: Mapping[str, Any], metric: str) -> list[Mapping[str, Any]]:
+    """Returns the candidates of a run's document, the best on validation first; less is better for some metrics."""
+    sign = -1 if document["objective"].get("greater_is_better", True) else 1  # records of older runs do not say
+    return sorted(document["candidates"], key=lambda one: sign * one["validation"][metric]["value"])
 
 
 def columns(rows: Sequence[Sequence[str]]) -> str:
