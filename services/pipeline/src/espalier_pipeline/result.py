@@ -56,7 +56,7 @@ class RunResult:
         }
 
     def objective(self) -> dict[str, Any] | None:
-        """Returns the objective's metric with its direction, limits, value (on test where opened) and whether it is met."""
+        """Returns the objective's metric, direction, limits, value (on test where opened) and whether they are met."""
         if self.verdict is None:
             return None
         goal, chosen = self.spec.objective, next(one for one in self.candidates if one["name"] == self.verdict.chosen)
