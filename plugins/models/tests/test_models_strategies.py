@@ -175,9 +175,32 @@ def test_a_decoder_from_scratch_is_a_base_with_nothing_new(tmp_path: Path) -> No
     assert [one.shape for one in again.parameters] == [one.shape for one in blueprint.parameters]
 
 
-def test_side_columns_are_refused_instead_of_ignored(base: Path) -> None:
-    with pytest.raises(DataError, match="side columns"):
-        FullFinetune(FullFinetune.Config()).blueprint(Head("sequence-classification", 3, 2), tokenizer=base, base=base)
+SIDE = Head("sequence-classification", outputs=1, side_width=4, problem="regression")
+
+
+@pytest.mark.parametrize("name", ["from-scratch", "full-finetune", "peft"])
+def test_each_strategy_builds_a_head_that_reads_side_columns(name: str) -> None:
+    blueprint = check_strategy(name, config=SMALL if name == "from-scratch" else {}, head=SIDE)
+    assert [one.name for one in blueprint.parameters if one.role == "side"] == ["side_columns.weight"]
+    assert blueprint.new_modules == (() if name == "from-scratch" else ("side_columns", "side_out", "side_text"))
+
+
+def test_a_base_with_side_columns_keeps_its_head(base: Path, tmp_path: Path) -> None:
+    import torch
+
+    strategy = FullFinetune(FullFinetune.Config())
+    first: Any = strategy.build(strategy.blueprint(SIDE, tokenizer=base, base=base), base=base, placement=Placement())
+    first.save_pretrained(tmp_path)
+    blueprint = Peft(Peft.Config()).blueprint(SIDE, tokenizer=base, base=tmp_path)
+    assert blueprint.new_modules == ()
+    again = strategy.build(blueprint, base=tmp_path, placement=Placement())
+    kept = first.state_dict()
+    assert all(torch.equal(value, kept[name]) for name, value in again.state_dict().items())
+
+
+def test_side_columns_are_refused_for_a_head_that_cannot_read_them(base: Path) -> None:
+    with pytest.raises(DataError, match="takes no side columns"):
+        FullFinetune(FullFinetune.Config()).blueprint(Head("token-classification", 3, 2), tokenizer=base, base=base)
 
 
 def _classifier(base: Path, out: Path, labels: int) -> Path:

@@ -58,7 +58,7 @@ PEFT = '''
             import torch
             model.shift = torch.nn.Module()
             model.shift.weight = torch.nn.Parameter(torch.zeros(self.config.width))
-            head = model.classifier if hasattr(model, "classifier") else model.score
+            head = next(getattr(model, one) for one in ("classifier", "score", "side_text") if hasattr(model, one))
             head.register_forward_pre_hook(lambda module, inputs: (inputs[0] + model.shift.weight,))
             return model
         def after_step(self, model, *, step, steps): ...
@@ -67,7 +67,7 @@ PEFT = '''
         def save(self, model, folder):
             from safetensors.torch import save_file
             kept = {key: value for key, value in model.state_dict().items()
-                    if key.startswith(("shift.", "classifier.", "score."))}
+                    if key.startswith(("shift.", "classifier.", "score.", "side_"))}
             save_file(kept, pathlib.Path(folder) / "adapter.safetensors")
         def load(self, model, folder):
             from safetensors.torch import load_file
@@ -138,7 +138,7 @@ def test_the_control_kit_catches(install: Install, change: tuple[str, str], word
         (("torch.zeros", "torch.ones"), "at step 0, against the base"),
         (("(inputs[0] + model.shift.weight,)", "(inputs[0],)"), "gets no gradient"),
         (('"classifier.", "score."', '"none."'), "loaded, against what was trained"),
-        (('("shift.", "classifier.", "score.")', '("classifier.", "score.")'), "loaded, against what was trained"),
+        (('"shift.", "classifier."', '"classifier."'), "loaded, against what was trained"),
         (('raise NotMergeable("a shift cannot be folded in")', "return model"), "DID NOT RAISE"),
         (("mergeable=False", "mergeable=True"), "a shift cannot be folded in"),
         (("def after_step(self, model, *, step, steps): ...",

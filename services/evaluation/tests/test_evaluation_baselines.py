@@ -163,3 +163,48 @@ def test_the_same_request_in_another_store_is_the_same_artifact(tmp_path: Path) 
 def test_an_empty_split_is_an_error_that_names_it(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="the validation split is empty"):
         evaluate(place(tmp_path), rows(1).slice(1))
+
+
+NUMBERS: dict[str, Any] = {
+    "name": "regression",
+    "config": {"text": "message", "numeric": ["size"], "target": "hours"},
+}
+
+
+def numbers(count: int, *, start: int = 0) -> pa.Table:
+    """Returns rows whose hours are 2 or 10 by a word, and as many more as the side column says."""
+    places = range(start, start + count)
+    sizes = [float(place * 7 % 5) for place in places]
+    texts = [f"{'outage' if place % 2 else 'question'} since monday" for place in places]
+    hours = [str((10 if place % 2 else 2) + size) for place, size in zip(places, sizes, strict=True)]
+    vectors = pa.array([[size] for size in sizes], pa.list_(pa.float32()))
+    return pa.table({"message": texts, "size": sizes, "side": vectors, "hours": hours})
+
+
+def answered_numbers(train: pa.Table, asked: pa.Table) -> dict[str, list[float]]:
+    found = baselines(job(NUMBERS), train, asked)
+    return {name: predictions.column("prediction").to_pylist() for name, _, predictions in found}
+
+
+def test_ridge_reads_words_and_side_columns_and_the_mean_reads_nothing() -> None:
+    train, asked = numbers(200), numbers(40, start=201)
+    wanted = [float(value) for value in asked.column("hours").to_pylist()]
+    found = answered_numbers(train, asked)
+    mean = sum(float(value) for value in train.column("hours").to_pylist()) / 200
+    assert found["mean"] == pytest.approx([mean] * 40)
+    assert max(abs(answer - value) for answer, value in zip(found["tf-idf-ridge"], wanted, strict=True)) < 0.5
+
+
+def test_ridge_without_side_columns_or_words_is_the_mean() -> None:
+    train = numbers(20).set_column(0, "message", [["!"] * 20])
+    config = {"name": "regression", "config": {"text": "message", "target": "hours"}}
+    found = {name: predictions for name, _, predictions in baselines(job(config), train, train)}
+    assert found["tf-idf-ridge"].equals(found["mean"])
+
+
+def test_numbers_without_a_target_teach_nothing_and_stay_without_one() -> None:
+    schema = numbers(1).schema
+    none = pa.Table.from_pylist([{"message": "outage", "size": 1.0, "side": [1.0], "hours": ""}], schema)
+    for _, _, predictions in baselines(job(NUMBERS), pa.concat_tables([numbers(20), none]), none):
+        assert predictions.column("target").to_pylist() == [None]
+        assert predictions.column("prediction")[0].as_py() > 0

@@ -96,6 +96,12 @@ def test_rows_without_target_or_without_any_text_are_dropped() -> None:
     assert done.column(DROPPED).to_pylist() == [None, "no text", "no text", "no target"]
 
 
+def test_rows_whose_side_columns_are_empty_stay() -> None:
+    rows = marked(pa.table({"a": ["x", "y"], "n": [None, 2], "c": ["", None], "t": ["1", ""], ROW: [0, 1]}))
+    done = drop_unusable(rows, {"a": "text", "n": "number", "c": "category", "t": "value"})
+    assert done.column(DROPPED).to_pylist() == [None, "no target"]
+
+
 def test_everything_dropped_leaves_marks_only() -> None:
     rows = apply_steps(corpus("a", "b"), [step("all", LongerThan(9)), step("again", LongerThan(9))])
     assert alive(rows).num_rows == 0 and rows.column(DROPPED).to_pylist() == ["all", "all"]

@@ -11,20 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from espalier_sdk import Adapter, DataError, Head, Placement, PluginConfig
-from espalier_sdk.columns import LABELS, LOGITS, NLL, SCORED_TOKENS
+from espalier_sdk.columns import LABELS, LOGITS, NLL, SCORED_TOKENS, SIDE
+from espalier_sdk.heads import load_model
 from pydantic import Field, JsonValue
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import torch
 
-_AUTO_CLASSES = {
-    "causal-lm": "AutoModelForCausalLM",
-    "masked-lm": "AutoModelForMaskedLM",
-    "sequence-classification": "AutoModelForSequenceClassification",
-    "token-classification": "AutoModelForTokenClassification",
-    "question-answering": "AutoModelForQuestionAnswering",
-}
 _IGNORED_LABEL = -100
 _MODEL_COLUMNS = ("input_ids", "attention_mask", "token_type_ids")
 
@@ -169,6 +163,9 @@ class TransformersEngine:
                 fill = self._padding if name == "input_ids" else 0
                 padded = _padded(rows, fill, left=left)
                 tensors[name] = torch.tensor(padded, dtype=torch.long, device=self._device)
+        if SIDE in encoded.column_names:
+            rows = encoded.column(SIDE).take(places).to_pylist()
+            tensors[SIDE] = torch.tensor(rows, dtype=torch.float32, device=self._device)
         return tensors
 
 
@@ -211,13 +208,4 @@ def _load(folder: Path, head: Head, dtype: torch.dtype, *, ignore_mismatched_siz
             file=str(folder),
             remedy="train the candidate again",
         )
-    options: dict[str, Any] = {"num_labels": head.outputs} if head.outputs else {}
-    model: torch.nn.Module = getattr(transformers, _AUTO_CLASSES[head.kind]).from_pretrained(
-        folder,
-        dtype=dtype,
-        use_safetensors=True,
-        local_files_only=True,
-        ignore_mismatched_sizes=ignore_mismatched_sizes,
-        **options,
-    )
-    return model
+    return load_model(folder, head, dtype=dtype, ignore_mismatched_sizes=ignore_mismatched_sizes)

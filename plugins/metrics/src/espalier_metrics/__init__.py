@@ -1,21 +1,26 @@
-"""How good a model is, computed from its predictions: labels, likelihood of text, written answers."""
+"""How good a model is, computed from its predictions: labels, numbers, likelihood of text, written answers."""
 
 from __future__ import annotations
 
 from espalier_metrics.classification import F1, Accuracy, ConfusionMatrix, Precision, Recall
 from espalier_metrics.likelihood import BitsPerByte, Perplexity
+from espalier_metrics.regression import R2, MeanAbsoluteError, RootMeanSquaredError, Spearman
 from espalier_metrics.texts import Chrf, ExactMatch, Rouge, TokenF1
 
 __all__ = [
     "F1",
+    "R2",
     "Accuracy",
     "BitsPerByte",
     "Chrf",
     "ConfusionMatrix",
     "ExactMatch",
+    "MeanAbsoluteError",
     "Perplexity",
     "Precision",
     "Recall",
+    "RootMeanSquaredError",
     "Rouge",
+    "Spearman",
     "TokenF1",
 ]

@@ -8,30 +8,18 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 from espalier_sdk import Blueprint, DataError, Head, ParameterInfo
+from espalier_sdk.heads import SIDE_COLUMNS, SIDE_LAYERS, build_model
 
 if TYPE_CHECKING:
+    from espalier_sdk.model import Role
     from transformers import PretrainedConfig
 
 _BLOCK = re.compile(r"(?:^|\.)(?:layer|layers|h|block|blocks)\.(\d+)\.")
 _EMBEDDING = re.compile(r"(?:^|\.)(?:\w*embed\w*|wte|wpe)(?:\.|$)", re.IGNORECASE)
 _NORM = re.compile(r"norm|(?:^|\.)ln_", re.IGNORECASE)
-_AUTO_CLASSES = {
-    "causal-lm": "AutoModelForCausalLM",
-    "masked-lm": "AutoModelForMaskedLM",
-    "sequence-classification": "AutoModelForSequenceClassification",
-    "token-classification": "AutoModelForTokenClassification",
-    "question-answering": "AutoModelForQuestionAnswering",
-}
-
-
-def auto_class(head: Head) -> Any:
-    """Returns the transformers class that builds a model with this head."""
-    import transformers
-
-    return getattr(transformers, _AUTO_CLASSES[head.kind])
 
 
 def quiet() -> None:
@@ -42,30 +30,15 @@ def quiet() -> None:
     logging.disable_progress_bar()
 
 
-def with_head(config: PretrainedConfig, head: Head) -> PretrainedConfig:
-    """Writes the head into a configuration and returns it; DataError where no transformers model has such a head."""
-    if head.side_width:
-        raise DataError("side columns need a head that this version does not build", field="strategy")
-    if head.outputs:
-        config.num_labels = head.outputs
-    if head.problem:
-        config.problem_type = {
-            "single-label": "single_label_classification",
-            "multi-label": "multi_label_classification",
-            "regression": "regression",
-        }[head.problem]
-    return config
-
-
 def blueprint_of(config: PretrainedConfig, head: Head, *, base: Path | None) -> Blueprint:
     """Returns the blueprint of a configuration; with a base, what the base has no weights for is new."""
     import torch
 
     with torch.device("meta"):
-        model = auto_class(head).from_config(config)
+        model = build_model(config, head)
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     blocks = 1 + max((int(match[1]) for name in shapes if (match := _BLOCK.search(name))), default=-1)
-    new = _new_parameters(shapes, base, prefix=model.base_model_prefix) if base else set[str]()
+    new = _new_parameters(shapes, base, prefix=str(model.base_model_prefix)) if base else set[str]()
     parameters = tuple(
         ParameterInfo(name, shape, *_place(name, blocks, is_new=name in new or base is None))
         for name, shape in shapes.items()
@@ -74,7 +47,9 @@ def blueprint_of(config: PretrainedConfig, head: Head, *, base: Path | None) -> 
     return Blueprint(config.to_diff_dict(), head, blocks, parameters, tuple(_outermost(modules, set(shapes) - new)))
 
 
-def _place(name: str, blocks: int, *, is_new: bool) -> tuple[int, Literal["embedding", "block", "norm", "head"]]:
+def _place(name: str, blocks: int, *, is_new: bool) -> tuple[int, Role]:
+    if name.partition(".")[0] in SIDE_LAYERS:
+        return blocks + 1, "side" if name.startswith(SIDE_COLUMNS) else "head"
     match = _BLOCK.search(name)
     if match:
         return int(match[1]) + 1, "norm" if _NORM.search(name) else "block"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from espalier_sdk import Blueprint, DataError, Head, ParameterInfo, Placement, PluginConfig
+from espalier_sdk.heads import load_model, with_head
 
 if TYPE_CHECKING:
     import torch
@@ -108,7 +109,7 @@ def base_blueprint(head: Head, base: Path | None) -> Blueprint:
     """Returns the blueprint of a base with a head."""
     from transformers import AutoConfig
 
-    from espalier_models.blueprints import blueprint_of, with_head
+    from espalier_models.blueprints import blueprint_of
 
     assert base is not None, "compose() refuses these strategies without a base"
     config = AutoConfig.from_pretrained(base)
@@ -132,17 +133,9 @@ def _require_direction(config: Any, head: Head, base: Path) -> None:
 
 def open_base(blueprint: Blueprint, base: Path | None, placement: Placement) -> torch.nn.Module:
     """Opens safetensors weights with the blueprint's head, in float32: mixed precision is the trainer's part."""
-    from transformers import AutoConfig
-
-    from espalier_models.blueprints import auto_class, quiet, with_head
+    from espalier_models.blueprints import quiet
 
     assert base is not None, "compose() refuses these strategies without a base"
     quiet()
-    model: torch.nn.Module = auto_class(blueprint.head).from_pretrained(
-        base,
-        config=with_head(AutoConfig.from_pretrained(base), blueprint.head),
-        use_safetensors=True,
-        local_files_only=True,
-        ignore_mismatched_sizes=True,  # another task's head: the blueprint calls it new
-    )
-    return model.float()
+    # Another task's head may have another size: the blueprint calls it new.
+    return load_model(base, blueprint.head, ignore_mismatched_sizes=True).float()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from espalier_sdk import Blueprint, DataError, Head, HeadKind, ParameterInfo, Placement, PluginConfig
+from espalier_sdk.heads import build_model, with_head
 from pydantic import Field, model_validator
 
 from espalier_models.families import DECODERS, ROTARY, Family, heads_of
@@ -150,7 +151,7 @@ class FromScratch:
         """Returns the model's parameters; DataError where the head is one that the family cannot have."""
         from transformers import AutoTokenizer
 
-        from espalier_models.blueprints import blueprint_of, with_head
+        from espalier_models.blueprints import blueprint_of
         from espalier_models.families import configuration
 
         if head.kind not in self.heads:
@@ -167,12 +168,11 @@ class FromScratch:
         """Returns the model with random weights; the caller seeds torch."""
         from transformers import CONFIG_MAPPING
 
-        from espalier_models.blueprints import auto_class, quiet
+        from espalier_models.blueprints import quiet
 
         quiet()
         config = CONFIG_MAPPING[str(blueprint.config["model_type"])].from_dict(dict(blueprint.config))
-        model: torch.nn.Module = auto_class(blueprint.head).from_config(config)
-        return model
+        return build_model(config, blueprint.head)
 
     def trainable(self, parameter: ParameterInfo) -> bool:
         """Tells that every parameter is trained."""

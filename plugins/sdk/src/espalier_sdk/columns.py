@@ -17,6 +17,7 @@ ROW = "espalier_row"  # int64: the row's place in the corpus, from 0
 # What `encode` makes for every task, beside the tokenizer's columns.
 ENCODED_ROW = "row"  # int64: the row of the table that was encoded (several encoded rows may share one)
 LABELS = "labels"
+SIDE = "side"  # list<float32>, as long in every row: what a model reads beside the tokens
 
 # What an engine answers for a classification or regression head.
 LOGITS = "logits"  # list<float32>, one per output

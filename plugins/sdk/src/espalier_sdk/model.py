@@ -25,7 +25,12 @@ Role = Literal["embedding", "block", "norm", "head", "side", "adapter"]
 
 
 class Columns(PluginConfig):
-    """The columns that a task or a learner reads: name to a word on its type (`text`, `label`, `number`)."""
+    """The columns that a task or a learner reads, each with a word on its use.
+
+    `text` is read by the model; `label` and `value` are what is answered, a class or a number; `number` and `category`
+    are side columns, as a question has them; `vector` is what a transform makes of those. What is required must be
+    in the data before any transform.
+    """
 
     required: dict[str, str]
     optional: dict[str, str] = Field(default_factory=dict)

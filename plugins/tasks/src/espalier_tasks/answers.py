@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from espalier_sdk.columns import PREDICTION
 from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 
 Text = Annotated[str, Field(strict=True)]
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+
+
+_TEXT = "text_"
 
 
 class _Question(BaseModel):
@@ -15,8 +20,8 @@ class _Question(BaseModel):
 
     @model_validator(mode="after")
     def _not_empty(self) -> _Question:
-        if not any(str(value).strip() for value in self.__dict__.values()):
-            raise ValueError("there is no text to classify")
+        if not any(value.strip() for name, value in self.__dict__.items() if name.startswith(_TEXT)):
+            raise ValueError("there is no text to read")
         return self
 
 
@@ -28,17 +33,23 @@ class _Answer(BaseModel):
     scores: dict[str, float] = Field(description="The score of each label; they sum to 1.")
 
 
-def request_model(texts: tuple[str, ...]) -> type[BaseModel]:
+def request_model(
+    name: str, texts: Sequence[str], numeric: Sequence[str] = (), categorical: Sequence[str] = ()
+) -> type[BaseModel]:
     """Returns the model of one question: each text column is required, and not all may be empty.
 
-    `model_dump()` gives a row with the columns' own names.
+    Side columns, finite numbers and texts, may be left out. `model_dump()` gives a row with the columns' own names.
     """
     # A column may have a name that no Python field can have (`free text`, `class`, `_id`): the alias carries it.
     fields: dict[str, Any] = {
-        f"text_{place}": (Text, Field(alias=name, description=f"The column {name!r}."))
-        for place, name in enumerate(texts)
+        f"{_TEXT}{place}": (Text, Field(alias=column, description=f"The column {column!r}."))
+        for place, column in enumerate(texts)
     }
-    return create_model("ClassificationRequest", __base__=_Question, **fields)
+    for kind, columns, prefix in ((Number, numeric, "number_"), (Text, categorical, "category_")):
+        for place, column in enumerate(columns):
+            field = Field(default=None, alias=column, description=f"The column {column!r}; may be left out.")
+            fields[f"{prefix}{place}"] = (kind | None, field)
+    return create_model(name, __base__=_Question, **fields)
 
 
 def response_model(labels: tuple[str, ...]) -> type[BaseModel]:

@@ -12,6 +12,8 @@ from pydantic import BaseModel, Field, field_validator, model_validator
 
 from espalier_tasks.answers import request_model, response_model
 from espalier_tasks.labels import LabelState, combine_labels, finish_labels, observe_labels
+from espalier_tasks.texts import as_text, joined_texts, tokenised
+from espalier_tasks.vectors import lists
 
 if TYPE_CHECKING:
     import numpy as np
@@ -74,7 +76,7 @@ class Classification:
 
     def observe(self, rows: pa.Table) -> LabelState:
         """Counts the labels of some rows."""
-        return observe_labels(_as_text(rows, self.config.target))
+        return observe_labels(as_text(rows, self.config.target))
 
     def combine(self, left: LabelState, right: LabelState) -> LabelState:
         """Adds two counts."""
@@ -96,19 +98,9 @@ class Classification:
         """
         import pyarrow as pa
 
-        texts = self._texts(rows)
-        tokens = (
-            tokenizer(texts, truncation=True, max_length=budget.max_tokens, padding=False, return_token_type_ids=False)
-            if texts
-            else {"input_ids": [], "attention_mask": []}
-        )
-        columns: dict[str, pa.Array | pa.ChunkedArray] = {
-            ENCODED_ROW: pa.array(range(rows.num_rows), pa.int64()),
-            "input_ids": pa.array(tokens["input_ids"], pa.list_(pa.int32())),
-            "attention_mask": pa.array(tokens["attention_mask"], pa.list_(pa.int8())),
-        }
+        columns = tokenised(joined_texts(rows, self.config.texts), tokenizer=tokenizer, budget=budget)
         if self.config.target in rows.column_names:
-            target = _as_text(rows, self.config.target)
+            target = as_text(rows, self.config.target)
             columns[LABELS] = _codes(target, state.labels)
             columns[TARGET] = target
         return pa.table(columns)
@@ -124,7 +116,7 @@ class Classification:
             ENCODED_ROW: encoded.column(ENCODED_ROW),
             PREDICTION: pa.array(np.asarray(state.labels, dtype=object)[best], pa.string()),
             SCORE: pa.array(scores[np.arange(len(best)), best], pa.float32()),
-            SCORES: _lists(scores),
+            SCORES: lists(scores),
         }
         if TARGET in encoded.column_names:
             columns[TARGET] = encoded.column(TARGET)
@@ -132,33 +124,11 @@ class Classification:
 
     def request(self, state: LabelState) -> type[BaseModel]:
         """Returns the model of one question: the text columns."""
-        return request_model(self.config.texts)
+        return request_model("ClassificationRequest", self.config.texts)
 
     def response(self, state: LabelState) -> type[BaseModel]:
         """Returns the model of one answer, `{label, score, scores}`; it also reads a row that `decode` made."""
         return response_model(state.labels)
-
-    def _texts(self, rows: pa.Table) -> list[str]:
-        parts = [_as_text(rows, name).to_pylist() for name in self.config.texts]
-        if len(parts) == 1:
-            return [text or "" for text in parts[0]]
-        return ["\n".join(text for text in row if text) for row in zip(*parts, strict=True)]
-
-
-def _as_text(rows: pa.Table, name: str) -> pa.ChunkedArray:
-    import pyarrow as pa
-
-    if name not in rows.column_names:
-        raise DataError(f"there is no column {name!r}", field=name, accepted=", ".join(rows.column_names))
-    column = rows.column(name)
-    if column.type == pa.string():
-        return column
-    try:
-        return column.cast(pa.string())
-    except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:
-        raise DataError(
-            f"column {name!r} holds {column.type}, which is no text", field=name, accepted="text, numbers or booleans"
-        ) from error
 
 
 def _codes(target: pa.ChunkedArray, labels: tuple[str, ...]) -> pa.ChunkedArray:
@@ -198,12 +168,3 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
     raised = np.exp(logits - logits.max(axis=1, keepdims=True))
     scores: np.ndarray = raised / raised.sum(axis=1, keepdims=True)
     return scores
-
-
-def _lists(values: np.ndarray) -> pa.ListArray:
-    import numpy as np
-    import pyarrow as pa
-
-    rows, width = values.shape
-    offsets = np.arange(rows + 1, dtype=np.int32) * width
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values.ravel(), pa.float32()))

@@ -10,6 +10,8 @@ from espalier_sdk.errors import DataError
 from espalier_sdk.model import SPLITS, Split
 from pydantic import Field
 
+from espalier_transforms.values import is_missing, median, numbers, present
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -72,7 +74,7 @@ class Missing:
         """Counts or sums the values of the columns whose policy learns."""
         return MissingState(
             seen={
-                name: _observe(_present(rows.column(name)), name, policy)
+                name: _observe(present(rows.column(name)), name, policy)
                 for name, policy in self._learned().items()
                 if name in rows.column_names
             }
@@ -96,7 +98,7 @@ class Missing:
         for name, policy in self.config.columns.items():
             if name not in rows.column_names:  # at serving only a task's columns are there
                 continue
-            absent = _is_missing(rows.column(name))
+            absent = is_missing(rows.column(name))
             if policy == "drop":
                 rows = rows.filter(pc.invert(absent))
             elif policy == "error":
@@ -116,26 +118,11 @@ class Missing:
         }
 
 
-def _is_missing(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        return pc.equal(pc.utf8_trim_whitespace(pc.fill_null(column, "")), "")
-    return pc.is_null(column, nan_is_null=pa.types.is_floating(column.type))
-
-
-def _present(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    import pyarrow.compute as pc
-
-    return column.filter(pc.invert(_is_missing(column)))
-
-
 def _observe(values: pa.ChunkedArray, name: str, policy: Learned) -> Seen:
     if policy == "mean":
-        total = sum((Fraction(value) for value in _numbers(values, name).to_pylist()), Fraction())
+        total = sum((Fraction(value) for value in numbers(values, name).to_pylist()), Fraction())
         return Seen(rows=len(values), total=str(total))
-    texts = _numbers(values, name) if policy == "median" else values
+    texts = numbers(values, name) if policy == "median" else values
     if not len(texts):
         return Seen()
     return Seen(counts={_text(entry["values"]): entry["counts"] for entry in texts.value_counts().to_pylist()})
@@ -166,39 +153,7 @@ def _fill(seen: Seen | None, name: str, policy: Learned) -> Fill:
     if policy == "most-frequent":
         # Of equally frequent values the first in order: no accident of reading decides.
         return min(seen.counts, key=lambda value: (-seen.counts[value], value))
-    return _median(seen.counts)
-
-
-def _median(counts: dict[str, int]) -> float:
-    ordered = sorted((float(value), count) for value, count in counts.items())
-    middle, passed = (sum(counts.values()) - 1) / 2, 0
-    low = high = None
-    for value, count in ordered:
-        passed += count
-        if low is None and passed > int(middle):
-            low = value
-        if passed > int(middle + 0.5):
-            high = value
-            break
-    assert low is not None and high is not None
-    return (low + high) / 2
-
-
-def _numbers(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    if pa.types.is_string(column.type):
-        column = pc.utf8_trim_whitespace(column)
-    try:
-        return column.cast(pa.float64())
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise DataError(
-            f"column {name!r} needs numbers: {error}",
-            field=name,
-            accepted="numbers",
-            remedy="use most-frequent, or drop these rows with the transform `filter`",
-        ) from error
+    return median(seen.counts)
 
 
 def _filled(column: pa.ChunkedArray, absent: pa.ChunkedArray, fill: Fill, name: str) -> pa.ChunkedArray:

@@ -11,6 +11,7 @@ from espalier_pipeline.learning import series
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_POINTS = 1000  # drawn at most: each is an element of the page
 _CHOSEN, _OTHER, _BASELINE, _LINE = "#0b6e4f", "#4a6fa5", "#b8b8b8", "#d9d9d9"
 
 
@@ -126,6 +127,19 @@ def confusion(counts: Mapping[tuple[str, str], int]) -> str:
                         fontsize=9,
                         color="white" if dark else "black",
                     )
+    return _svg(figure)
+
+
+def numbers(targets: Sequence[float], answers: Sequence[float]) -> str:
+    """Returns answers against targets with the line on which they are equal; of many rows every n-th."""
+    step = max(1, len(targets) // _POINTS)
+    figure, axes = _figure(4.6, 4.2)
+    both = [*targets, *answers]
+    axes.plot([min(both), max(both)], [min(both), max(both)], color=_LINE, linewidth=1.2)
+    axes.plot(targets[::step], answers[::step], "o", color=_CHOSEN, markersize=3.5, alpha=0.5, markeredgewidth=0)
+    axes.set_xlabel("true")
+    axes.set_ylabel("answered")
+    axes.grid(color=_LINE, linewidth=0.6)
     return _svg(figure)
 
 

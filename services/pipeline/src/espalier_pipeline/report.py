@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from espalier_runtime.store import Store, disk_error
 from espalier_sdk import ArtifactRef
+from espalier_sdk.columns import PREDICTION, TARGET
 
 from espalier_pipeline import learning, tables
 from espalier_pipeline.samples import samples
 
 if TYPE_CHECKING:
     from espalier_pipeline.result import RunResult
+
+PREDICTIONS = "predictions.parquet"
 
 
 def write_report(result: RunResult, store: Store, path: Path) -> None:
@@ -63,6 +66,12 @@ def _content(result: RunResult, store: Store) -> dict[str, Any]:
         "phase_plots": [(name, plots.phases(found)) for name, found in trained.items() if found],
         "confusion_plots": [(one["name"], plots.confusion(_confusion(one))) for one in shown if _confusion(one)],
         "samples": samples(document["stages"], store, document["chosen"]),
+        "number_plots": [
+            (one["name"], split, plots.numbers(*found))
+            for one in shown
+            for split in (("test" if one["test"] else "validation"),)
+            if (found := _numbers(document, store, one["name"], split))
+        ],
         "spec": json.dumps(result.spec.model_dump(mode="json", exclude_defaults=True), indent=1, ensure_ascii=False),
         "provenance": store.manifest(ArtifactRef.parse(ordered[0]["model"])).provenance,
         "plugins": store.manifest(ArtifactRef.parse(ordered[0]["model"])).plugins,
@@ -89,3 +98,20 @@ def _confusion(candidate: Mapping[str, Any]) -> dict[tuple[str, str], int]:
             _, target, prediction = name.split("/", 2)
             found[target, prediction] = int(measured["value"])
     return found
+
+
+def _numbers(
+    document: Mapping[str, Any], store: Store, candidate: str, split: str
+) -> tuple[list[float], list[float]] | None:
+    """Returns targets and answers of an evaluation, where they are numbers."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    name = f"{candidate}-{split}"
+    refs = [one["ref"] for one in document["stages"] if one["stage"] == "evaluate" and one["name"] == name]
+    path = store.open_artifact(ArtifactRef.parse(refs[-1])).folder / PREDICTIONS if refs else None
+    if path is None or not path.is_file() or not pa.types.is_floating(pq.read_schema(path).field(PREDICTION).type):
+        return None
+    table = pq.read_table(path, columns=[TARGET, PREDICTION])
+    table = table.filter(table.column(TARGET).is_valid())
+    return table.column(TARGET).to_pylist(), table.column(PREDICTION).to_pylist()

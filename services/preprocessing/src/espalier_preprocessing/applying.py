@@ -22,6 +22,7 @@ KEY = "espalier_split_key"  # str: what decides the row's split
 SPLIT = "espalier_split"  # str: the split it is in
 NO_TARGET = "no target"
 NO_TEXT = "no text"
+BESIDE = ("number", "category")  # uses of columns that stand beside the text
 
 
 def marked(rows: pa.Table) -> pa.Table:
@@ -46,11 +47,11 @@ def apply_steps(rows: pa.Table, steps: Sequence[Step]) -> pa.Table:
 
 
 def drop_unusable(rows: pa.Table, columns: Mapping[str, str]) -> pa.Table:
-    """Marks rows that cannot be learned or measured: without a target, or without any text."""
+    """Marks rows that cannot be learned or measured: without a target, or any text. Side columns may be empty."""
     import pyarrow.compute as pc
 
     texts = [name for name, use in columns.items() if use == "text"]
-    targets = [name for name, use in columns.items() if use != "text"]
+    targets = [name for name, use in columns.items() if use != "text" and use not in BESIDE]
     live = alive(rows)
     keep = live
     for name in targets:

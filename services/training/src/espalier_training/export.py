@@ -36,7 +36,8 @@ def main() -> int:
     except EspalierError as error:
         print_errors(error, as_json=True)
         return error.exit_code
-    print(json.dumps({"model": str(opened.ref), "path": arguments.out, "files": files}))
+    head = read_card(opened.folder)["head"]
+    print(json.dumps({"model": str(opened.ref), "path": arguments.out, "files": files, "head": head}))
     return 0
 
 

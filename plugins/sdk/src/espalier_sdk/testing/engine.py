@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from espalier_sdk.columns import LABELS, LOGITS, NLL, SCORED_TOKENS
+from espalier_sdk.columns import LABELS, LOGITS, NLL, SCORED_TOKENS, SIDE
 from espalier_sdk.errors import EspalierError
 from espalier_sdk.model import Adapter, Head, PeftTraits, Placement
 from espalier_sdk.testing.plugin import check_plugin
@@ -24,6 +24,7 @@ _LENGTHS = (5, 3, 9, 1, 7, 9, 4)
 _NEW_TOKENS = 6
 _HEAD = Head("sequence-classification", outputs=3, problem="single-label")
 _TOKEN_HEAD = Head("token-classification", outputs=4)
+_SIDE_HEAD = Head("sequence-classification", outputs=1, side_width=3, problem="regression")
 
 
 @one_thread()
@@ -37,10 +38,11 @@ def check_engine(
 ) -> None:
     """Checks an engine on tiny models, with `config` and again with each of `configs` (other ways of batching).
 
-    Answers come in the order of the rows and are those of the model on each row alone, within `tolerance`; answers
-    per token have one entry per token of the row, none for padding; no rows give no answers; several questions at
-    once do not disturb each other; each adapter answers as itself, merged or not; an unknown adapter and a folder
-    without safetensors are refused; greedy generation and likelihoods are those of the model on each row alone.
+    Answers come in the order of the rows and are those of the model on each row alone, within `tolerance`, with and
+    without side columns; answers per token have one entry per token of the row, none for padding; no rows give no
+    answers; several questions at once do not disturb each other; each adapter answers as itself, merged or not; an
+    unknown adapter and a folder without safetensors are refused; greedy generation and likelihoods are those of the
+    model on each row alone.
     """
     plugin = check_plugin("espalier.engines", name)
     with tempfile.TemporaryDirectory() as text:
@@ -53,6 +55,7 @@ def check_engine(
 
             _check_forward(label, make(), place / "rows", _HEAD, tolerance)
             _check_forward(label, make(), place / "tokens", _TOKEN_HEAD, tolerance)
+            _check_forward(label, make(), place / "side", _SIDE_HEAD, tolerance)
             _check_adapters(label, make(), place, tolerance)
             if generates:
                 _check_generation(label, make(), place / "decoder", tolerance)
@@ -72,22 +75,27 @@ def _encoded(inputs: Mapping[str, torch.Tensor]) -> pa.Table:
 
     masks = [[1] * int(mask.sum()) for mask in inputs["attention_mask"]]
     ids = [row[: len(mask)].tolist() for row, mask in zip(inputs["input_ids"], masks, strict=True)]
-    return pa.table(
-        {"input_ids": pa.array(ids, pa.list_(pa.int32())), "attention_mask": pa.array(masks, pa.list_(pa.int8()))}
-    )
+    table = {"input_ids": pa.array(ids, pa.list_(pa.int32())), "attention_mask": pa.array(masks, pa.list_(pa.int8()))}
+    if SIDE in inputs:
+        table[SIDE] = pa.array(inputs[SIDE].tolist(), pa.list_(pa.float32()))
+    return pa.table(table)
 
 
 def _alone(model: torch.nn.Module, table: pa.Table) -> list[torch.Tensor]:
     import torch
 
+    read = [name for name in ("input_ids", SIDE) if name in table.column_names]
     with torch.no_grad():
-        return [model(input_ids=torch.tensor([ids])).logits[0] for ids in table.column("input_ids").to_pylist()]
+        return [
+            model(**{name: torch.tensor([value]) for name, value in row.items()}).logits[0]
+            for row in table.select(read).to_pylist()
+        ]
 
 
 def _check_forward(label: str, engine: Any, folder: Path, head: Head, tolerance: float) -> None:
     model = _write(folder, "bert", head)
     engine.open(folder, head=head, adapters={}, placement=Placement())
-    table = _encoded(batch(_LENGTHS))
+    table = _encoded(batch(_LENGTHS, side_width=head.side_width))
     wanted = _alone(model, table)
     found = asyncio.run(engine.forward(table, adapter=None))
     _check_answers(label, found, wanted, tolerance)

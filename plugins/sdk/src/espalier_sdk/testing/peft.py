@@ -23,13 +23,16 @@ if TYPE_CHECKING:
 IDENTITY_TOLERANCE = 1e-6
 _STEPS = 3
 _OUTPUTS = 3
-_CASES: tuple[tuple[Family, HeadKind], ...] = (
-    ("bert", "sequence-classification"),
-    ("bert", "token-classification"),
-    ("bert", "question-answering"),
-    ("bert", "masked-lm"),
-    ("llama", "sequence-classification"),
-    ("llama", "causal-lm"),
+_SIDE_WIDTH = 4
+_CASES: tuple[tuple[Family, HeadKind, int], ...] = (  # the last is the width of the side columns
+    ("bert", "sequence-classification", 0),
+    ("bert", "sequence-classification", _SIDE_WIDTH),
+    ("bert", "token-classification", 0),
+    ("bert", "question-answering", 0),
+    ("bert", "masked-lm", 0),
+    ("llama", "sequence-classification", 0),
+    ("llama", "sequence-classification", _SIDE_WIDTH),
+    ("llama", "causal-lm", 0),
 )
 
 
@@ -44,12 +47,12 @@ def check_peft_method(
 ) -> None:
     """Checks a PEFT method on a tiny encoder and a tiny decoder, for each head that its traits name.
 
-    Importing it is light; the output is unchanged at step 0 where the method promises it; only declared
-    parameters have gradients, and their shapes and count are those of `parameters`; optimizer steps move them and
-    nothing else; the state survives save and load, and a resume, bit for bit; merged equals adapted within
-    `tolerance`, or the method raises NotMergeable; token-level outputs and labels align with `input_ids`; each
-    config of `refused` is refused, by `Config` or, where it depends on the model, by `parameters`; so is each model of
-    `refused_families`, of which the method needs something that they lack.
+    Sequence heads come without and with side columns. Importing it is light; the output is unchanged at step 0 where
+    the method promises it; only declared parameters have gradients, and their shapes and count are those of
+    `parameters`; optimizer steps move them and nothing else; the state survives save and load, and a resume, bit for
+    bit; merged equals adapted within `tolerance`, or the method raises NotMergeable; token-level outputs and labels
+    align with `input_ids`; each config of `refused` is refused, by `Config` or, where it depends on the model, by
+    `parameters`; so is each model of `refused_families`, of which the method needs something that they lack.
     """
     plugin = check_plugin("espalier.peft_methods", name)
     method = plugin(plugin.Config.model_validate(dict(config or {})))
@@ -58,25 +61,28 @@ def check_peft_method(
     assert isinstance(method.place(Placement()), Placement), f"{name}: place() must return a Placement"
     cases = [case for case in _CASES if case[1] in traits.heads]
     assert cases, f"{name}: no head of {', '.join(sorted(traits.heads))} is known to the kit"
-    assert {family for family, _ in cases} > set(refused_families), f"{name}: no family is left to check it on"
-    for family, kind in cases:
+    assert {family for family, _, _ in cases} > set(refused_families), f"{name}: no family is left to check it on"
+    for family, kind, side_width in cases:
+        made = _tiny(family, kind, side_width)
         if family in refused_families:
             with pytest.raises(EspalierError):
-                method.parameters(_tiny(family, kind).blueprint)
+                method.parameters(made.blueprint)
             continue
-        _Case(f"{name} on a tiny {family} for {kind}", method, traits, family, kind).check(tolerance)
+        label = f"{name} on a tiny {family} for {kind}{' with side columns' if side_width else ''}"
+        _Case(label, method, traits, family, made).check(tolerance)
     _check_refused(name, plugin, refused)
 
 
 class _Case:
     """One method on one tiny model."""
 
-    def __init__(self, label: str, method: Any, traits: PeftTraits, family: Family, kind: HeadKind) -> None:
-        self.label, self.method, self.traits = label, method, traits
-        self.made: Tiny = _tiny(family, kind)
+    def __init__(self, label: str, method: Any, traits: PeftTraits, family: Family, made: Tiny) -> None:
+        self.label, self.method, self.traits, self.made = label, method, traits, made
+        head = made.blueprint.head
         self.base = copy.deepcopy(self.made.model)  # as the strategy builds it, before the method touches it
-        self.inputs = batch([7, 5, 7], left=traits.hides_padding and family == "llama")
-        self.labels = _labels(kind, self.inputs)
+        left = traits.hides_padding and family == "llama"
+        self.inputs = batch([7, 5, 7], left=left, side_width=head.side_width)
+        self.labels = _labels(head.kind, self.inputs)
         self.declared: tuple[ParameterInfo, ...] = method.parameters(self.made.blueprint)
 
     def check(self, tolerance: float) -> None:
@@ -209,9 +215,9 @@ class _Case:
         assert names == base, f"{self.label}: the merged model is not plain: {sorted(names ^ base)[:3]}"
 
 
-def _tiny(family: Family, kind: HeadKind) -> Tiny:
+def _tiny(family: Family, kind: HeadKind, side_width: int) -> Tiny:
     outputs = 0 if kind in ("causal-lm", "masked-lm", "question-answering") else _OUTPUTS
-    return tiny(family, Head(kind, outputs=outputs))
+    return tiny(family, Head(kind, outputs=outputs, side_width=side_width))
 
 
 def _own_name(name: str) -> str:

@@ -106,7 +106,7 @@ def _check_built(name: str, strategy: Any, blueprint: Blueprint, base: Path | No
     if base is not None:
         _check_kept(name, states[0], blueprint, base)
     with torch.no_grad():
-        logits = models[0](**batch([6, 4])).logits
+        logits = models[0](**batch([6, 4], side_width=blueprint.head.side_width)).logits
     if blueprint.head.kind == "sequence-classification":
         assert tuple(logits.shape) == (2, blueprint.head.outputs), f"{name}: outputs have shape {tuple(logits.shape)}"
 

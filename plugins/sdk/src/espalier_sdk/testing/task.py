@@ -49,7 +49,7 @@ def check_task(
     encoded = task.encode(rows, state=state, tokenizer=tokenizer, budget=budget)
     _check_encoded(name, encoded, rows, budget)
     _check_alone(name, task, rows, encoded, state=state, tokenizer=tokenizer, budget=budget)
-    _check_without_target(name, task, question, state=state, tokenizer=tokenizer, budget=budget)
+    _check_without_target(name, task, rows, question, state=state, tokenizer=tokenizer, budget=budget)
     decoded = task.decode(answer(encoded, task.head(state)), encoded, state=state)
     _check_answers(name, task, decoded, rows, state)
     _check_request(name, task.request(state), question, refused)
@@ -105,10 +105,14 @@ def _check_alone(name: str, task: Any, rows: pa.Table, encoded: pa.Table, **opti
         )
 
 
-def _check_without_target(name: str, task: Any, question: Mapping[str, Any], **options: Any) -> None:
+def _check_without_target(name: str, task: Any, rows: pa.Table, question: Mapping[str, Any], **options: Any) -> None:
     import pyarrow as pa
 
-    asked = task.encode(pa.Table.from_pylist([dict(question)]), **options)
+    made = [
+        column for column, use in task.columns().optional.items() if use == "vector"
+    ]  # by transforms, of a question
+    row = {**question, **{column: rows.column(column)[0].as_py() for column in made}}
+    asked = task.encode(pa.Table.from_pylist([row]), **options)
     assert LABELS not in asked.column_names and TARGET not in asked.column_names, (
         f"{name}: without a target there must be no labels"
     )

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
+from espalier_sdk.columns import SIDE
+from espalier_sdk.heads import SIDE_COLUMNS, SIDE_LAYERS, build_model, with_head
 from espalier_sdk.model import Blueprint, Head, HeadKind, ParameterInfo, Role
 
 if TYPE_CHECKING:
@@ -25,13 +27,6 @@ VOCABULARY = 64
 BLOCKS = 2
 WORDS = tuple(f"word{number}" for number in range(VOCABULARY - 5))
 
-_AUTO_CLASSES = {
-    "causal-lm": "AutoModelForCausalLM",
-    "masked-lm": "AutoModelForMaskedLM",
-    "sequence-classification": "AutoModelForSequenceClassification",
-    "token-classification": "AutoModelForTokenClassification",
-    "question-answering": "AutoModelForQuestionAnswering",
-}
 _NEW: dict[tuple[Family, HeadKind], tuple[str, ...]] = {
     ("bert", "sequence-classification"): ("classifier",),
     ("bert", "token-classification"): ("classifier",),
@@ -51,14 +46,11 @@ class Tiny:
 def tiny(family: Family, head: Head, *, seed: int = 0) -> Tiny:
     """Returns a model of two blocks of width 32 with this head; the head is what a base would lack."""
     import torch
-    import transformers
 
     torch.manual_seed(seed)
-    config = tiny_config(family)
-    if head.outputs:
-        config.num_labels = head.outputs
-    model = getattr(transformers, _AUTO_CLASSES[head.kind]).from_config(config)
-    new = _NEW.get((family, head.kind), ())
+    config = with_head(tiny_config(family), head)
+    model = build_model(config, head)
+    new = SIDE_LAYERS if head.side_width else _NEW.get((family, head.kind), ())
     parameters = tuple(_info(name, tuple(value.shape), new) for name, value in model.named_parameters())
     return Tiny(model, Blueprint(config.to_diff_dict(), head, BLOCKS, parameters, new))
 
@@ -109,8 +101,8 @@ def write_base(folder: Path, family: Family = "bert") -> None:
     write_tokenizer(folder)
 
 
-def batch(lengths: Sequence[int], *, seed: int = 0, left: bool = False) -> dict[str, torch.Tensor]:
-    """Returns padded `input_ids` and `attention_mask` of random tokens, one row per length."""
+def batch(lengths: Sequence[int], *, seed: int = 0, left: bool = False, side_width: int = 0) -> dict[str, torch.Tensor]:
+    """Returns padded `input_ids` and `attention_mask` of random tokens, one row per length, and `side` where asked."""
     import torch
 
     generator = torch.Generator().manual_seed(seed)
@@ -120,7 +112,8 @@ def batch(lengths: Sequence[int], *, seed: int = 0, left: bool = False) -> dict[
         span = slice(ids.shape[1] - length, None) if left else slice(0, length)
         ids[row, span] = torch.randint(5, VOCABULARY, (length,), generator=generator)
         mask[row, span] = 1
-    return {"input_ids": ids, "attention_mask": mask}
+    side = {SIDE: torch.randn(len(lengths), side_width, generator=generator)} if side_width else {}
+    return {"input_ids": ids, "attention_mask": mask, **side}
 
 
 @contextmanager
@@ -170,7 +163,7 @@ def check_folder(name: str, folder: Path, *places: Path) -> None:
 def _info(name: str, shape: tuple[int, ...], new: tuple[str, ...]) -> ParameterInfo:
     block = re.search(r"\.layers?\.(\d+)\.", name)
     if name.startswith(tuple(f"{module}." for module in new)):
-        return ParameterInfo(name, shape, BLOCKS + 1, "head")
+        return ParameterInfo(name, shape, BLOCKS + 1, "side" if name.startswith(SIDE_COLUMNS) else "head")
     norm = "norm" in name.lower()
     if block:
         return ParameterInfo(name, shape, int(block[1]) + 1, "norm" if norm else "block")

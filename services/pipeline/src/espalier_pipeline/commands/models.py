@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -63,4 +63,10 @@ def export(
         print_json(done)
     else:
         print(shown(folder))
-        print_next(f"transformers.pipeline('text-classification', '{shown(folder)}') in Python")
+        print_next(f"{_opens(done['head'], shown(folder))} in Python")
+
+
+def _opens(head: dict[str, Any], folder: str) -> str:
+    if head["side_width"]:  # an auto class of transformers would leave the head out, and answer all the same
+        return f"espalier_sdk.heads.load_model(Path('{folder}'), Head(**{head}))"
+    return f"transformers.pipeline('text-classification', '{folder}')"
