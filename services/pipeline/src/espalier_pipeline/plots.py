@@ -11,6 +11,8 @@ from espalier_pipeline.learning import series
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from espalier_pipeline.confidence import Threshold
+
 _POINTS = 1000  # drawn at most: each is an element of the page
 _CHOSEN, _OTHER, _BASELINE, _LINE = "#0b6e4f", "#4a6fa5", "#b8b8b8", "#d9d9d9"
 
@@ -97,6 +99,17 @@ def phases(found: Sequence[Mapping[str, Any]]) -> str:
     for axes in (left, right):
         axes.set_yticks(range(len(depths)), [str(depth) for depth in depths])
         axes.set_ylim(-0.6, len(depths) - 0.4)
+    return _svg(figure)
+
+
+def coverage(curve: Sequence[Threshold]) -> str:
+    """Returns accuracy against the share of questions that are answered, as the threshold on the score rises."""
+    figure, axes = _figure(6.4, 2.6)
+    axes.plot([one.coverage for one in curve], [one.accuracy for one in curve], color=_CHOSEN, linewidth=1.4)
+    axes.set_xlim(0, 1.02)
+    axes.set_xlabel("share answered")
+    axes.set_ylabel("accuracy of those")
+    axes.grid(color=_LINE, linewidth=0.6)
     return _svg(figure)
 
 

@@ -16,6 +16,7 @@ from espalier_sdk import ArtifactRef
 from espalier_sdk.columns import PREDICTION, TARGET
 
 from espalier_pipeline import learning, tables
+from espalier_pipeline.confidence import confidence
 from espalier_pipeline.samples import samples
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ def _content(result: RunResult, store: Store) -> dict[str, Any]:
     shown = [one for one in ordered if one["name"] in (document["chosen"], document["runner_up"])]
     histories = {one["name"]: learning.history(store, one["model"]) for one in ordered}
     trained = {one["name"]: learning.phases(store, one["model"]) for one in ordered}
+    chosen = next(one for one in ordered if one["name"] == document["chosen"])
+    sure = confidence(document["stages"], store, chosen["name"], _dataset(store, chosen["model"]))
     return {
         "document": document,
         "metric": metric,
@@ -66,6 +69,8 @@ def _content(result: RunResult, store: Store) -> dict[str, Any]:
         "phase_plots": [(name, plots.phases(found)) for name, found in trained.items() if found],
         "confusion_plots": [(one["name"], plots.confusion(_confusion(one))) for one in shown if _confusion(one)],
         "samples": samples(document["stages"], store, document["chosen"]),
+        "confidence": sure,
+        "coverage_plot": plots.coverage(sure.curve) if sure else None,
         "number_plots": [
             (one["name"], split, plots.numbers(*found))
             for one in shown
@@ -76,6 +81,11 @@ def _content(result: RunResult, store: Store) -> dict[str, Any]:
         "provenance": store.manifest(ArtifactRef.parse(ordered[0]["model"])).provenance,
         "plugins": store.manifest(ArtifactRef.parse(ordered[0]["model"])).plugins,
     }
+
+
+def _dataset(store: Store, model: str) -> str:
+    """Returns the dataset that a model was trained on."""
+    return next(str(ref) for ref in store.manifest(ArtifactRef.parse(model)).inputs if ref.kind == "dataset")
 
 
 def _per_class(candidate: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any], Any]]:

@@ -1,0 +1,102 @@
+"""What a model's own score is worth: the answers that were wrong though it was sure, and what abstaining would bring.
+
+Read from predictions on validation, so that nobody sets a threshold by the test split. Knows no task: predictions
+without a score and a text as answer have nothing to show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from espalier_sdk import ArtifactRef
+from espalier_sdk.columns import ID, PREDICTION, RESERVED_PREFIX, SCORE, TARGET
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from espalier_runtime.store import Store
+
+_SHOWN = 10
+_TARGETS = (0.90, 0.95, 0.99)
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """What is left where answers below a score are not given: the share answered, and the share of those right."""
+
+    score: float
+    coverage: float
+    accuracy: float
+
+
+@dataclass(frozen=True, slots=True)
+class Confidence:
+    """The curve of thresholds, rising; the lowest ones that reach a round accuracy; the surest wrong answers."""
+
+    curve: tuple[Threshold, ...]
+    reached: tuple[tuple[float, Threshold], ...]
+    worst: tuple[dict[str, Any], ...]
+
+
+def confidence(stages: Sequence[Mapping[str, Any]], store: Store, candidate: str, dataset: str) -> Confidence | None:
+    """Returns it for a candidate's predictions on validation; None where they carry no scores of labels."""
+    import pyarrow.parquet as pq
+    from espalier_runtime.tables import read_parts
+
+    wanted = ("evaluate", f"{candidate}-validation")
+    ref = next((one["ref"] for one in stages if (one["stage"], one["name"]) == wanted), None)
+    path = store.open_artifact(ArtifactRef.parse(ref)).folder / "predictions.parquet" if ref else None
+    if path is None or not path.is_file() or not _has_scores(pq.read_schema(path)):
+        return None
+    table = pq.read_table(path, columns=[ID, TARGET, PREDICTION, SCORE])
+    rows = [row for row in table.to_pylist() if row[TARGET] is not None and row[SCORE] is not None]
+    if not rows:
+        return None
+    curve = thresholds([(row[SCORE], row[TARGET] == row[PREDICTION]) for row in rows])
+    lowest = {target: next((one for one in curve if one.accuracy >= target), None) for target in _TARGETS}
+    wrong = sorted((row for row in rows if row[TARGET] != row[PREDICTION]), key=lambda row: -row[SCORE])[:_SHOWN]
+    texts = _texts(read_parts(store.open_artifact(ArtifactRef.parse(dataset)).folder / "validation"), wrong)
+    reached = tuple((target, one) for target, one in lowest.items() if one)
+    return Confidence(tuple(curve), reached, tuple({**row, "text": texts.get(row[ID], "")} for row in wrong))
+
+
+def thresholds(answers: Sequence[tuple[float, bool]]) -> list[Threshold]:
+    """Returns coverage and accuracy at each score that an answer has, the lowest score first: there all are given.
+
+    The trade-off of selective classification (El-Yaniv and Wiener 2010).
+    """
+    ordered = sorted(answers, reverse=True)
+    found: list[Threshold] = []
+    right = 0
+    for count, (score, good) in enumerate(ordered, 1):
+        right += good
+        if count == len(ordered) or ordered[count][0] < score:
+            found.append(Threshold(score, count / len(ordered), right / count))
+    return found[::-1]
+
+
+def _has_scores(schema: pa.Schema) -> bool:
+    import pyarrow as pa
+
+    if not {ID, TARGET, PREDICTION, SCORE} <= set(schema.names):
+        return False
+    return all(pa.types.is_string(schema.field(name).type) for name in (TARGET, PREDICTION))
+
+
+def _texts(rows: pa.Table, wrong: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Returns what the wrong rows say, by id: their columns of text, but for the one that holds the answer."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    asked = pa.array([row[ID] for row in wrong], pa.string())
+    names = [
+        field.name
+        for field in rows.schema
+        if pa.types.is_string(field.type) and not field.name.startswith(RESERVED_PREFIX)
+    ]
+    some = rows.filter(pc.is_in(rows.column(ID), value_set=asked)).select([ID, *names]).to_pylist()
+    targets = {row[ID]: row[TARGET] for row in wrong}
+    return {
+        row[ID]: " | ".join(row[name] for name in names if row[name] and row[name] != targets[row[ID]]) for row in some
+    }
