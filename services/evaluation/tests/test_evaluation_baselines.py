@@ -163,3 +163,25 @@ def test_the_same_request_in_another_store_is_the_same_artifact(tmp_path: Path) 
 def test_an_empty_split_is_an_error_that_names_it(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="the validation split is empty"):
         evaluate(place(tmp_path), rows(1).slice(1))
+
+
+def test_several_labels_are_learned_one_versus_the_rest_and_the_majority_is_the_most_frequent_set() -> None:
+    config = {"text": "message", "target": "queues", "multi_label": True, "separator": ";"}
+    words = {"delivery": "parcel", "urgent": "now", "always": ""}
+
+    def told(count: int) -> pa.Table:
+        held = [
+            [name for bit, name in enumerate(words) if name == "always" or place >> bit & 1] for place in range(count)
+        ]
+        texts = [f"hello {' '.join(words[name] for name in labels)} there" for labels in held]
+        return pa.table({"message": texts, "queues": [";".join(labels) for labels in held]})
+
+    train, asked = told(40), told(8)
+    found = {
+        name: predictions
+        for name, _, predictions in baselines(job({"name": "classification", "config": config}), train, asked)
+    }
+    targets = [sorted(one) for one in found["tf-idf-linear"].column("target").to_pylist()]
+    assert [sorted(one) for one in found["tf-idf-linear"].column("prediction").to_pylist()] == targets
+    assert targets[3] == ["always", "delivery", "urgent"]
+    assert found["majority"].column("prediction").to_pylist() == [["always"]] * 8

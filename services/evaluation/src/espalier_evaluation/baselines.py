@@ -25,6 +25,9 @@ def baselines(job: Job, train: pa.Table, rows: pa.Table) -> Iterator[tuple[str, 
         return
     required = task.columns().required
     texts = [name for name, kind in required.items() if kind == "text"]
+    if "labels" in required.values():
+        yield from _of_sets(_texts(train, texts), task.targets(train), _texts(rows, texts), task.targets(rows))
+        return
     target = next(name for name, kind in required.items() if kind == "label")
     train = train.filter(train.column(target).is_valid())  # a row without a label teaches nothing
     known, wanted = _column(train, target).to_pylist(), _column(rows, target)
@@ -60,6 +63,42 @@ def most_frequent(labels: list[str]) -> Answer:
     return label, counted[label] / len(labels)
 
 
+def _of_sets(
+    texts: list[str], known: pa.ChunkedArray, asked: list[str], wanted: pa.ChunkedArray
+) -> Iterator[tuple[str, float, pa.Table]]:
+    pairs = [(text, labels) for text, labels in zip(texts, known.to_pylist(), strict=True) if labels is not None]
+    learned = [text for text, _ in pairs], [labels for _, labels in pairs]
+    started = time.perf_counter()
+    yield "tf-idf-linear", started, _table_of_lists(wanted, one_versus_rest(*learned, asked))
+    started = time.perf_counter()
+    yield "majority", started, _table_of_lists(wanted, [most_frequent_set(learned[1])] * len(asked))
+
+
+def one_versus_rest(texts: list[str], sets: list[list[str]], asked: list[str]) -> list[list[str]]:
+    """For each label the linear model of whether a text has it, given from a score of 0.5 on.
+
+    A label that every text of train has, or none, is always given or never.
+    """
+    labels = sorted({label for held in sets for label in held})
+    found: list[list[str]] = [[] for _ in asked]
+    for label in labels:
+        has = ["yes" if label in held else "no" for held in sets]
+        if len(set(has)) > 1:
+            answers = linear(texts, has, asked)
+        else:
+            answers = [most_frequent(has)] * len(asked)
+        for place, (answer, _) in enumerate(answers):
+            if answer == "yes":
+                found[place].append(label)
+    return found
+
+
+def most_frequent_set(sets: list[list[str]]) -> list[str]:
+    """Returns the most frequent set of labels, the first by name of equals."""
+    counted = Counter(tuple(sorted(held)) for held in sets)
+    return list(min(counted, key=lambda one: (-counted[one], one)))
+
+
 def _texts(table: pa.Table, columns: list[str]) -> list[str]:
     lists = [_column(table, name).to_pylist() for name in columns]
     return [" ".join(value or "" for value in values) for values in zip(*lists, strict=True)]
@@ -72,3 +111,7 @@ def _column(table: pa.Table, name: str) -> pa.ChunkedArray:
 def _table(targets: pa.ChunkedArray, answers: list[Answer]) -> pa.Table:
     labels, scores = zip(*answers, strict=True)
     return pa.table({TARGET: targets, PREDICTION: pa.array(labels, pa.string()), SCORE: pa.array(scores, pa.float32())})
+
+
+def _table_of_lists(targets: pa.ChunkedArray, answers: list[list[str]]) -> pa.Table:
+    return pa.table({TARGET: targets, PREDICTION: pa.array(answers, pa.list_(pa.string()))})

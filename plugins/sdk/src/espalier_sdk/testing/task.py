@@ -47,6 +47,7 @@ def check_task(
     assert isinstance(task.head(state), Head), f"{name}: head() must be a Head"
     encoded = task.encode(rows, state=state, tokenizer=tokenizer, budget=budget)
     _check_encoded(name, encoded, rows, budget)
+    _check_targets(name, task, rows, encoded)
     _check_alone(name, task, rows, encoded, state=state, tokenizer=tokenizer, budget=budget)
     _check_without_target(name, task, rows, question, state=state, tokenizer=tokenizer, budget=budget)
     decoded = task.decode(answer(encoded, task.head(state)), encoded, state=state)
@@ -66,6 +67,15 @@ def _check_encoded(name: str, encoded: pa.Table, rows: pa.Table, budget: Budget)
     ):
         assert 0 < len(ids) <= budget.max_tokens, f"{name}: {len(ids)} tokens, the budget is {budget.max_tokens}"
         assert len(mask) == len(ids), f"{name}: attention_mask and input_ids differ in length"
+
+
+def _check_targets(name: str, task: Any, rows: pa.Table, encoded: pa.Table) -> None:
+    """Baselines learn from `targets`, and are measured beside models."""
+    if not hasattr(task, "targets"):
+        return
+    wanted = task.targets(rows).to_pylist()
+    found = zip(encoded.column(ENCODED_ROW).to_pylist(), encoded.column(TARGET).to_pylist(), strict=True)
+    assert all(target == wanted[place] for place, target in found), f"{name}: targets() and encode() differ"
 
 
 def _check_alone(name: str, task: Any, rows: pa.Table, encoded: pa.Table, **options: Any) -> None:
