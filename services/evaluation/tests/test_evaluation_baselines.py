@@ -185,3 +185,15 @@ def test_several_labels_are_learned_one_versus_the_rest_and_the_majority_is_the_
     assert [sorted(one) for one in found["tf-idf-linear"].column("prediction").to_pylist()] == targets
     assert targets[3] == ["always", "delivery", "urgent"]
     assert found["majority"].column("prediction").to_pylist() == [["always"]] * 8
+
+
+def test_a_word_gets_the_tag_that_it_has_most_often_and_a_new_word_the_most_frequent() -> None:
+    config = {"tokens": "words", "tags": "tags"}
+    kind = pa.list_(pa.string())
+    words = [["Ada", "met", "ada"], ["ADA", "left"], ["met", "Bob"]]
+    tags = [["B-PER", "O", "B-PER"], ["O", "O"], ["O", "B-PER"]]
+    train = pa.table({"words": pa.array(words, kind), "tags": pa.array(tags, kind)})
+    asked = pa.table({"words": pa.array([["ada", "saw", "bob"]], kind), "tags": pa.array([["O", "O", "O"]], kind)})
+    told = list(baselines(job({"name": "token-classification", "config": config}), train, asked))
+    assert [name for name, _, _ in told] == ["majority"]
+    assert told[0][2].to_pydict() == {"target": [["O", "O", "O"]], "prediction": [["B-PER", "O", "B-PER"]]}

@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from espalier_tasks.classification import Classification, ClassificationConfig
+from espalier_tasks.token_classification import TokenClassification, TokenClassificationConfig
 
-__all__ = ["Classification", "ClassificationConfig"]
+__all__ = ["Classification", "ClassificationConfig", "TokenClassification", "TokenClassificationConfig"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import pyarrow as pa
 from espalier_runtime.job import Job
@@ -21,6 +22,9 @@ def baselines(job: Job, train: pa.Table, rows: pa.Table) -> Iterator[tuple[str, 
     """Yields name, start time and predictions of each baseline that fits the task's head."""
     choice = Choice.model_validate(job.inputs["dataset"].manifest.what["task"])
     task = job.plugins.load("espalier.tasks", choice)
+    if hasattr(task, "words"):
+        yield from _of_tags(task, train, rows)
+        return
     if task.head_kind != "sequence-classification":
         return
     required = task.columns().required
@@ -61,6 +65,23 @@ def most_frequent(labels: list[str]) -> Answer:
     counted = Counter(labels)
     label = min(counted, key=lambda one: (-counted[one], one))
     return label, counted[label] / len(labels)
+
+
+def _of_tags(task: Any, train: pa.Table, rows: pa.Table) -> Iterator[tuple[str, float, pa.Table]]:
+    started = time.perf_counter()
+    pairs = zip(task.words(train).to_pylist(), task.targets(train).to_pylist(), strict=True)
+    known = [(word, tag) for words, tags in pairs if tags is not None for word, tag in zip(words, tags, strict=True)]
+    yield "majority", started, _table_of_lists(task.targets(rows), most_frequent_tags(known, task.words(rows)))
+
+
+def most_frequent_tags(known: list[tuple[str, str]], asked: pa.ChunkedArray) -> list[list[str]]:
+    """Gives each word the tag that it has most often in train, whatever its case; to a new word the most frequent."""
+    by_word: dict[str, Counter[str]] = {}
+    for word, tag in known:
+        by_word.setdefault(word.lower(), Counter())[tag] += 1
+    best = {word: most_frequent(list(counted.elements()))[0] for word, counted in by_word.items()}
+    other = most_frequent([tag for _, tag in known])[0]
+    return [[best.get(word.lower(), other) for word in words] for words in asked.to_pylist()]
 
 
 def _of_sets(

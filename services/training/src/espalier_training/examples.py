@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from espalier_runtime.tables import read_parts
-from espalier_sdk.columns import ENCODED_ROW, TARGET
+from espalier_sdk.columns import ENCODED_ROW, RESERVED_PREFIX, TARGET
 
 
 class Examples:
@@ -17,7 +17,10 @@ class Examples:
     def __init__(self, folder: Path) -> None:
         table = read_parts(folder)
         self._columns = {
-            name: _flat(table.column(name)) for name in table.column_names if name not in (ENCODED_ROW, TARGET)
+            name: _flat(table.column(name))
+            for name in table.column_names
+            # What begins with the prefix is for `decode`, which training never calls.
+            if name not in (ENCODED_ROW, TARGET) and not name.startswith(RESERVED_PREFIX)
         }
         self._count = table.num_rows
         values = self._columns["input_ids"][0]
