@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from espalier_runtime.opening import open_model
+from espalier_runtime.tables import read_parts
 from espalier_sdk import Choice
 
 from .made import TINY, Made, train_alone
@@ -83,3 +85,53 @@ def test_several_labels_per_text_are_learned(tmp_path: Path) -> None:
     found = measured(made, "accuracy", told(16, 3))
     assert found["accuracy"] == 1.0
     assert {"accuracy/money", "accuracy/parcel", "accuracy/urgent"} < set(found)
+
+
+def asked(count: int, *, seed: int) -> pa.Table:
+    """Returns questions whose answer is what stands after `is`, in a context longer than a window."""
+    draw, rows = random.Random(seed), []
+    names = ["ada", "bob", "eve", "kim", "lee", "max"]
+    for _ in range(count):
+        before = " ".join(draw.choice(["yesterday", "today", "then"]) for _ in range(draw.randrange(20, 40)))
+        answer = f"{draw.choice(names)} {draw.choice(names)}"
+        context = f"{before} the winner is {answer} they said"
+        answers = [{"text": answer, "start": context.index(answer)}]
+        rows.append({"question": "who wins?", "context": context, "answers": answers})
+    return pa.Table.from_pylist(rows)
+
+
+QUESTIONS = {"name": "question-answering", "config": {"stride": 8}}
+LORA = {"name": "lora", "config": {"rank": 4}}
+PROMPT = {"name": "prompt-tuning", "config": {"tokens": 4}}
+
+
+def loss_of_answers(made: Made) -> float:
+    """Returns the loss on validation, computed from what the opened model answers."""
+    import torch
+
+    opened = open_model(made.place.store, made.model, made.place.plugins)
+    encoded = read_parts(made.place.store.open_artifact(made.prepared).folder / "validation")
+    outputs = asyncio.run(opened.engine.forward(encoded, adapter=opened.adapter))
+    losses = []
+    for logits, start, end in zip(
+        outputs.column("logits").to_pylist(),
+        *(encoded.column(name).to_pylist() for name in ("start_positions", "end_positions")),
+        strict=True,
+    ):
+        both = torch.nn.functional.cross_entropy(torch.tensor(logits).T, torch.tensor([start, end]))
+        losses.append(float(both))
+    return sum(losses) / len(losses)
+
+
+def test_answers_are_found_beyond_the_first_window_and_adapted_models_align(tmp_path: Path) -> None:
+    """A prompt lengthens what the model reads: training and answers must count in the same tokens of the window."""
+    splits = {"train": asked(60, seed=0), "validation": asked(8, seed=1)}
+    adapted = {
+        name: {**with_training(epochs=1), "strategy": "peft", "base": {"from": "scratch"}, "peft": peft}
+        for name, peft in (("lora", LORA), ("prompt", PROMPT))
+    }
+    made = train_alone(tmp_path, QUESTIONS, splits, {"scratch": with_training(epochs=10), **adapted})
+    for name, one in made.items():
+        found = measured(one, "squad", asked(20, seed=2))
+        assert found["squad_f1"] > 0.75, f"{name}: {found}"
+        assert loss_of_answers(one) == pytest.approx(one.metrics["validation_loss"], rel=1e-3), name

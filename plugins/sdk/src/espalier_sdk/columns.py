@@ -18,6 +18,7 @@ ROW = "espalier_row"  # int64: the row's place in the corpus, from 0
 # RESERVED_PREFIX is for the task's own `decode`, and never trained on; any other is an input of the model.
 ENCODED_ROW = "row"  # int64: the row of the table that was encoded (several encoded rows may share one)
 LABELS = "labels"
+STARTS, ENDS = "start_positions", "end_positions"  # int64: in place of LABELS for a question-answering head
 
 # What an engine answers for a classification or regression head.
 LOGITS = "logits"  # list<float32>, one per output

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from espalier_sdk.columns import ENCODED_ROW, LABELS, TARGET
+from espalier_sdk.columns import ENCODED_ROW, ENDS, LABELS, STARTS, TARGET
 from espalier_sdk.model import Budget, Columns, Head
 from espalier_sdk.testing.fitting import check_monoid
 from espalier_sdk.testing.plugin import check_plugin
@@ -46,7 +46,8 @@ def check_task(
     state = check_monoid(name, task, rows)
     assert isinstance(task.head(state), Head), f"{name}: head() must be a Head"
     encoded = task.encode(rows, state=state, tokenizer=tokenizer, budget=budget)
-    _check_encoded(name, encoded, rows, budget)
+    labels = (STARTS, ENDS) if task.head_kind == "question-answering" else (LABELS,)
+    _check_encoded(name, encoded, rows, budget, labels)
     _check_targets(name, task, rows, encoded)
     _check_alone(name, task, rows, encoded, state=state, tokenizer=tokenizer, budget=budget)
     _check_without_target(name, task, rows, question, state=state, tokenizer=tokenizer, budget=budget)
@@ -56,8 +57,8 @@ def check_task(
     return state
 
 
-def _check_encoded(name: str, encoded: pa.Table, rows: pa.Table, budget: Budget) -> None:
-    for column in (ENCODED_ROW, "input_ids", "attention_mask", LABELS, TARGET):
+def _check_encoded(name: str, encoded: pa.Table, rows: pa.Table, budget: Budget, labels: tuple[str, ...]) -> None:
+    for column in (ENCODED_ROW, "input_ids", "attention_mask", *labels, TARGET):
         assert column in encoded.column_names, f"{name}: encode() of rows with a target must have {column!r}"
     places = encoded.column(ENCODED_ROW).to_pylist()
     assert places == sorted(places), f"{name}: encoded rows must keep the rows' order"
@@ -90,7 +91,7 @@ def _check_alone(name: str, task: Any, rows: pa.Table, encoded: pa.Table, **opti
 
 def _check_without_target(name: str, task: Any, rows: pa.Table, question: Mapping[str, Any], **options: Any) -> None:
     asked = task.encode(rows.select([column for column in rows.column_names if column in question]), **options)
-    assert LABELS not in asked.column_names and TARGET not in asked.column_names, (
+    assert not {LABELS, STARTS, ENDS, TARGET} & set(asked.column_names), (
         f"{name}: without a target there must be no labels"
     )
 
