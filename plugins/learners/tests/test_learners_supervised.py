@@ -45,3 +45,16 @@ def test_labels_of_tokens_are_padded_with_what_the_loss_leaves_out(tmp_path: Pat
     assert batch["side"].tolist() == [[0.5, 1.0], [0.0, 2.0]]
     tokenizer.padding_side = "left"
     assert collate(rows)["labels"].tolist() == [[-100, 4, -100], [-100, -100, 5]]
+
+
+def test_several_labels_per_text_are_stacked_and_not_padded(tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    write_tokenizer(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    collate = Supervised(Supervised.Config()).inputs(Parts(model=None, tokenizer=tokenizer))["data_collator"]  # type: ignore[arg-type]
+    rows = [
+        {"input_ids": [2, 9, 8, 3], "attention_mask": [1, 1, 1, 1], "labels": [0.0, 1.0]},
+        {"input_ids": [2, 3], "attention_mask": [1, 1], "labels": [1.0, 1.0]},
+    ]
+    assert collate(rows)["labels"].tolist() == [[0.0, 1.0], [1.0, 1.0]]

@@ -92,3 +92,50 @@ def test_predictions_without_any_target_are_refused(targets: list[None]) -> None
 def test_a_table_without_predictions_is_refused_with_what_is_there() -> None:
     with pytest.raises(DataError, match=r"no column 'prediction'.*target, other"):
         F1(NoOptions()).values(pa.table({"target": ["a"], "other": ["b"]}))
+
+
+def some_sets(rows: int = 200) -> tuple[list[list[str]], list[list[str]]]:
+    rng = np.random.default_rng(5)
+    names = ["a", "b", "c", "never asked", "never predicted"]
+    targets = [[name for name in (*names[:3], names[4]) if rng.random() < 0.4] for _ in range(rows)]
+    answers = [[name for name in names[:4] if rng.random() < (0.7 if name in held else 0.2)] for held in targets]
+    return targets, answers
+
+
+@pytest.mark.parametrize("name", ["accuracy", "precision", "recall", "f1"])
+def test_several_labels_per_row_have_the_values_of_scikit_learn(name: str) -> None:
+    from sklearn.preprocessing import MultiLabelBinarizer
+
+    targets, answers = some_sets()
+    binarizer = MultiLabelBinarizer().fit(targets + answers)
+    wanted, given = binarizer.transform(targets), binarizer.transform(answers)
+    if name == "accuracy":
+        expected = {"accuracy": float(accuracy_score(wanted, given))}
+        expected |= {
+            f"accuracy/{one}": float(accuracy_score(wanted[:, at], given[:, at]))
+            for at, one in enumerate(binarizer.classes_)
+        }
+    else:
+        place = ("precision", "recall", "f1").index(name)
+        expected = {
+            f"{average}_{name}": float(
+                precision_recall_fscore_support(wanted, given, average=average, zero_division=0)[place]
+            )
+            for average in ("macro", "weighted", "micro")
+        }
+        each = precision_recall_fscore_support(wanted, given, average=None, zero_division=0)[place]
+        expected |= {f"{name}/{one}": float(value) for one, value in zip(binarizer.classes_, each, strict=True)}
+    kind = pa.list_(pa.string())
+    check_metric(
+        name, pa.table({"target": pa.array(targets, kind), "prediction": pa.array(answers, kind)}), expected=expected
+    )
+
+
+def test_rows_without_any_label_are_right_when_none_is_given_and_have_no_confusion() -> None:
+    kind = pa.list_(pa.string())
+    empty = pa.table({"target": pa.array([[], [], None], kind), "prediction": pa.array([[], ["a"], ["a"]], kind)})
+    assert Accuracy(NoOptions()).values(empty) == {"accuracy": 0.5, "accuracy/a": 0.5}
+    assert Accuracy(NoOptions()).rows(empty) == [1.0, 0.0, 0.0]
+    assert F1(NoOptions()).values(empty)["micro_f1"] == 0.0
+    assert F1(NoOptions()).values(empty.slice(0, 1)) == {"macro_f1": 0.0, "weighted_f1": 0.0, "micro_f1": 0.0}
+    assert ConfusionMatrix(NoOptions()).values(empty) == {}

@@ -194,3 +194,70 @@ def test_a_real_fast_tokenizer_cuts_to_the_budget(task: Classification) -> None:
     )
     assert encoded["input_ids"].to_pylist() == [[1, 2]]
     assert encoded.schema.field("input_ids").type == pa.list_(pa.int32())
+
+
+SETS = [["billing"], ["technical", "urgent"], [], ["urgent", "billing", "urgent"], None]
+SEVERAL = {"text": "message", "target": "queues", "multi_label": True}
+
+
+def with_sets(sets: list[list[str] | None]) -> pa.Table:
+    return pa.table({"message": TEXTS[: len(sets)], "queues": pa.array(sets, pa.list_(pa.string()))})
+
+
+def test_several_labels_per_row_pass_the_kit() -> None:
+    state = check_task(
+        "classification",
+        SEVERAL,
+        with_sets(SETS),
+        tokenizer=WordTokenizer(),
+        answer=logits_of,
+        question={"message": "hello"},
+        refused=[{}, {"message": " "}],
+    )
+    assert state.labels == ("billing", "technical", "urgent")
+    assert state.counts == {"billing": 2, "technical": 1, "urgent": 2}
+
+
+def test_several_labels_are_zeros_and_ones_and_those_above_the_threshold_are_answered() -> None:
+    task = Classification(ClassificationConfig.model_validate({**SEVERAL, "threshold": 0.6}))
+    rows = with_sets(SETS)
+    state = task.finish(task.observe(rows))
+    encoded = task.encode(rows, state=state, tokenizer=WordTokenizer(), budget=BUDGET)  # type: ignore[arg-type]
+    assert encoded["labels"].to_pylist() == [[1, 0, 0], [0, 1, 1], [0, 0, 0], [1, 0, 1], [0, 0, 0]]
+    assert task.head(state).problem == "multi-label"
+    logits = [[0.0, 1.0, -9.0], [500.0, -500.0, 0.41]]  # sigmoid(0.41) = 0.601
+    outputs = pa.table({"logits": pa.array(logits, pa.list_(pa.float32()))})
+    decoded = task.decode(outputs, encoded.slice(0, 2), state=state)
+    assert decoded["prediction"].to_pylist() == [["technical"], ["billing", "urgent"]]
+    answer = task.response(state).model_validate(decoded.to_pylist()[1]).model_dump()
+    assert answer["labels"] == ["billing", "urgent"]
+    assert answer["scores"]["billing"] == 1.0
+    assert not task.served
+
+
+def test_joined_labels_are_taken_apart_at_the_separator() -> None:
+    task = Classification(ClassificationConfig.model_validate({**SEVERAL, "separator": "|"}))
+    rows = pa.table({"message": TEXTS[:3], "queues": ["a|b c", " b c ||", None]})
+    assert task.targets(rows).to_pylist() == [["a", "b c"], ["b c"], None]
+
+
+def test_joined_labels_without_a_separator_are_refused_with_the_remedy() -> None:
+    task = Classification(ClassificationConfig.model_validate(SEVERAL))
+    with pytest.raises(DataError, match="holds string, several labels are a list") as refused:
+        task.observe(pa.table({"message": ["x"], "queues": ["a,b"]}))
+    assert "separator" in refused.value.problems[0].remedy
+
+
+@pytest.mark.parametrize("option", [{"threshold": 0.3}, {"separator": ","}])
+def test_options_of_several_labels_are_refused_where_there_is_one(option: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match="multi_label: true"):
+        ClassificationConfig.model_validate({"text": "message", "target": "queue", **option})
+
+
+def test_a_label_of_a_test_row_that_training_never_saw_stays_in_its_target() -> None:
+    task = Classification(ClassificationConfig.model_validate(SEVERAL))
+    state = task.finish(task.observe(with_sets(SETS)))
+    rows = with_sets([["billing", "new"]])
+    encoded = task.encode(rows, state=state, tokenizer=WordTokenizer(), budget=BUDGET)  # type: ignore[arg-type]
+    assert encoded["labels"].to_pylist() == [[1, 0, 0]]
+    assert encoded["target"].to_pylist() == [["billing", "new"]]

@@ -208,3 +208,37 @@ def test_numbers_without_a_target_teach_nothing_and_stay_without_one() -> None:
     for _, _, predictions in baselines(job(NUMBERS), pa.concat_tables([numbers(20), none]), none):
         assert predictions.column("target").to_pylist() == [None]
         assert predictions.column("prediction")[0].as_py() > 0
+
+
+def test_several_labels_are_learned_one_versus_the_rest_and_the_majority_is_the_most_frequent_set() -> None:
+    config = {"text": "message", "target": "queues", "multi_label": True, "separator": ";"}
+    words = {"delivery": "parcel", "urgent": "now", "always": ""}
+
+    def told(count: int) -> pa.Table:
+        held = [
+            [name for bit, name in enumerate(words) if name == "always" or place >> bit & 1] for place in range(count)
+        ]
+        texts = [f"hello {' '.join(words[name] for name in labels)} there" for labels in held]
+        return pa.table({"message": texts, "queues": [";".join(labels) for labels in held]})
+
+    train, asked = told(40), told(8)
+    found = {
+        name: predictions
+        for name, _, predictions in baselines(job({"name": "classification", "config": config}), train, asked)
+    }
+    targets = [sorted(one) for one in found["tf-idf-linear"].column("target").to_pylist()]
+    assert [sorted(one) for one in found["tf-idf-linear"].column("prediction").to_pylist()] == targets
+    assert targets[3] == ["always", "delivery", "urgent"]
+    assert found["majority"].column("prediction").to_pylist() == [["always"]] * 8
+
+
+def test_a_word_gets_the_tag_that_it_has_most_often_and_a_new_word_the_most_frequent() -> None:
+    config = {"tokens": "words", "tags": "tags"}
+    kind = pa.list_(pa.string())
+    words = [["Ada", "met", "ada"], ["ADA", "left"], ["met", "Bob"]]
+    tags = [["B-PER", "O", "B-PER"], ["O", "O"], ["O", "B-PER"]]
+    train = pa.table({"words": pa.array(words, kind), "tags": pa.array(tags, kind)})
+    asked = pa.table({"words": pa.array([["ada", "saw", "bob"]], kind), "tags": pa.array([["O", "O", "O"]], kind)})
+    told = list(baselines(job({"name": "token-classification", "config": config}), train, asked))
+    assert [name for name, _, _ in told] == ["majority"]
+    assert told[0][2].to_pydict() == {"target": [["O", "O", "O"]], "prediction": [["B-PER", "O", "B-PER"]]}

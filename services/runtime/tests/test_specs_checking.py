@@ -87,7 +87,10 @@ class FakePlugins(Plugins):
     def __init__(self) -> None:
         kind: HeadKind = "sequence-classification"
         self.known: dict[str, dict[str, type]] = {
-            "espalier.tasks": {"classify": _plugin(TaskConfig, head_kind=kind)},
+            "espalier.tasks": {
+                "classify": _plugin(TaskConfig, head_kind=kind, served=True),
+                "number": _plugin(TaskConfig, head_kind=kind),
+            },
             "espalier.sources": {"files": _plugin(FilesConfig)},
             "espalier.model_strategies": {"peft": _plugin(Empty, PeftStrategy), "whole": _plugin(Empty, FakeStrategy)},
             "espalier.base_models": {"minilm": _plugin(Empty)},
@@ -124,6 +127,15 @@ def _problems(folder: Path, text: str, error: type[SpecError] | type[PluginError
     with pytest.raises(error) as raised:
         _check(folder, text)
     return {str(problem.field): problem for problem in raised.value.problems}
+
+
+def test_a_task_that_the_endpoint_cannot_answer_is_refused_where_it_is_served(tmp_path: Path) -> None:
+    served = SPEC + "serve: {endpoint: support}\n"
+    assert _check(tmp_path, served)
+    assert _check(tmp_path, SPEC.replace("name: classify", "name: number"))
+    problem = _problems(tmp_path, served.replace("name: classify", "name: number"))["serve"]
+    assert problem.code == "not_served"
+    assert "remove `serve`" in problem.remedy
 
 
 def test_a_spec_whose_plugins_fit_gives_them_by_place(tmp_path: Path) -> None:

@@ -63,6 +63,40 @@ def make_dataset(store: Store, train_rows: pa.Table) -> ArtifactRef:
     return attempt.publish(kind="dataset", name="tickets", what={"task": TASK}).ref()
 
 
+def train_alone(
+    folder: Path, task: dict[str, Any], splits: dict[str, pa.Table], candidates: dict[str, Any]
+) -> dict[str, Made]:
+    """Prepares and trains candidates of any task, one after the other; a base is one that stands before it."""
+    spec = {**SPEC, "objective": {"task": task, "metric": "accuracy"}, "candidates": candidates}
+    store, made = Store.open(str(folder / "store")), {}
+    place = Workplace(Spec.model_validate(spec), store, folder / "home", Plugins(), Session())
+    for name, candidate in place.spec.candidates.items():
+        choice = place.spec.task_of(candidate)
+        own = place.plugins.load("espalier.tasks", choice)
+        attempt = store.begin("0" * 64)
+        for split, table in splits.items():
+            write_parts([table], attempt.folder / split)
+        state = own.finish(own.observe(splits["train"])).model_dump(mode="json")
+        (attempt.folder / "state.json").write_text(json.dumps({"task": state, "transforms": []}), encoding="utf-8")
+        dataset = attempt.publish(kind="dataset", name="tickets", what={"task": choice.model_dump(mode="json")}).ref()
+        made[name] = _train(place, name, dataset, {one: made[one].model for one in candidate.references().values()})
+    return made
+
+
+def _train(place: Workplace, name: str, dataset: ArtifactRef, others: dict[str, ArtifactRef]) -> Made:
+    kept: dict[str, Any] = {}
+    base = next(iter(others.values()), None)
+
+    def run(job: Job) -> dict[str, Any]:
+        kept["prepared"] = job.make(prepare_request(job.spec, name, dataset, base, job.plugins), prepare).ref
+        kept["job"] = make_job(job.spec, name, job, kept["prepared"])
+        return train(kept["job"], out=job.out)
+
+    inputs = {"dataset": dataset} | ({"base": base} if base else {})
+    manifest, _ = perform(train_request(place.spec, name, inputs, place.plugins), run, place)
+    return Made(place, dataset, kept["prepared"], kept["job"], manifest.ref(), manifest.metrics)
+
+
 @dataclass
 class Made:
     """A dataset, what was prepared from it, and the job of the candidate."""

@@ -1,6 +1,6 @@
 """Batches: examples of different lengths padded to the longest one.
 
-Knows no task: what is a list per token is padded, all else is stacked.
+Knows no task: labels that stand one per token are padded, all else is stacked.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class PadToLongest:
         batch = dict(self._tokenizer.pad(tokens, return_tensors="pt"))
         for name in examples[0].keys() - batch.keys():
             values = [np.asarray(one[name]) for one in examples]
-            if name == LABELS and values[0].ndim:
+            if name == LABELS and _per_token(values, examples):
                 values = [self._widened(value, batch["input_ids"].shape[1]) for value in values]
             batch[name] = torch.from_numpy(np.stack(values))
         return batch
@@ -43,3 +43,10 @@ class PadToLongest:
         missing = width - len(labels)
         sides = (missing, 0) if self._tokenizer.padding_side == "left" else (0, missing)
         return np.pad(labels, sides, constant_values=IGNORED_LABEL)
+
+
+def _per_token(labels: Sequence[Any], examples: Sequence[dict[str, Any]]) -> bool:
+    """Tells labels of tokens from those of whole texts: several labels per text are as many in every example."""
+    return all(
+        one.ndim == 1 and len(one) == len(example["input_ids"]) for one, example in zip(labels, examples, strict=True)
+    )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from espalier_metrics.classification import F1, Accuracy, ConfusionMatrix, Precision, Recall
+from espalier_metrics.entities import EntityF1
 from espalier_metrics.likelihood import BitsPerByte, Perplexity
 from espalier_metrics.regression import R2, MeanAbsoluteError, RootMeanSquaredError, Spearman
+from espalier_metrics.squad import Squad
 from espalier_metrics.texts import Chrf, ExactMatch, Rouge, TokenF1
 
 __all__ = [
@@ -14,6 +16,7 @@ __all__ = [
     "BitsPerByte",
     "Chrf",
     "ConfusionMatrix",
+    "EntityF1",
     "ExactMatch",
     "MeanAbsoluteError",
     "Perplexity",
@@ -22,5 +25,6 @@ __all__ = [
     "RootMeanSquaredError",
     "Rouge",
     "Spearman",
+    "Squad",
     "TokenF1",
 ]

@@ -1,4 +1,4 @@
-"""The metrics of single-label classification, as plugins: names of values, and the formulas over counts.
+"""The metrics of classification with one label or several per row: names of values, and the formulas over counts.
 
 A ratio without a denominator is 0, as scikit-learn's `zero_division=0` has it. Labels are those that are a
 target or a prediction of some row.
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 from espalier_sdk.choice import PluginConfig
 from espalier_sdk.columns import PREDICTION, TARGET
 
-from espalier_metrics.counts import Counts, codes, counts
+from espalier_metrics.counts import Counts, codes, counts, has_sets, sets
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,7 +24,7 @@ class NoOptions(PluginConfig):
 
 
 class Accuracy:
-    """The share of rows whose prediction is their target."""
+    """The share of rows whose prediction is their target; with several labels per row, all of them and no other."""
 
     contract: ClassVar[int] = 1
     Config: ClassVar[type[NoOptions]] = NoOptions
@@ -41,12 +41,23 @@ class Accuracy:
         """
         import pyarrow.compute as pc
 
+        if has_sets(predictions):
+            pairs = zip(predictions.column(TARGET).to_pylist(), predictions.column(PREDICTION).to_pylist(), strict=True)
+            return [float(wanted is not None and set(wanted) == set(given)) for wanted, given in pairs]
         right = pc.equal(predictions.column(PREDICTION), predictions.column(TARGET))
         values: list[float] = pc.fill_null(right, False).cast("float64").to_pylist()
         return values
 
     def values(self, predictions: pa.Table) -> Mapping[str, float]:
-        """Returns `accuracy`."""
+        """Returns `accuracy`, and with several labels per row `accuracy/<label>`: who has it and who has not."""
+        if has_sets(predictions):
+            held = sets(predictions)
+            equal = held.targets == held.predictions  # (rows, labels)
+            shares = zip(held.labels, equal.mean(axis=0).tolist(), strict=True)
+            return {
+                "accuracy": float(equal.all(axis=1).mean()),
+                **{f"accuracy/{label}": share for label, share in shares},
+            }
         coded = codes(predictions)
         return {"accuracy": float((coded.targets == coded.predictions).mean())}
 
@@ -69,7 +80,7 @@ class Precision:
     def values(self, predictions: pa.Table) -> Mapping[str, float]:
         """Returns the averages in `reports`, and `precision/<label>` for each label."""
         seen = counts(predictions)
-        return _averages("precision", _ratio(seen.hits, seen.predicted), seen)
+        return _averages("precision", seen.hits, seen.predicted, seen)
 
 
 class Recall:
@@ -90,7 +101,7 @@ class Recall:
     def values(self, predictions: pa.Table) -> Mapping[str, float]:
         """Returns the averages in `reports`, and `recall/<label>` for each label."""
         seen = counts(predictions)
-        return _averages("recall", _ratio(seen.hits, seen.support), seen)
+        return _averages("recall", seen.hits, seen.support, seen)
 
 
 class F1:
@@ -111,7 +122,7 @@ class F1:
     def values(self, predictions: pa.Table) -> Mapping[str, float]:
         """Returns the averages in `reports`, and `f1/<label>` for each label."""
         seen = counts(predictions)
-        return _averages("f1", _ratio(2 * seen.hits, seen.support + seen.predicted), seen)
+        return _averages("f1", 2 * seen.hits, seen.support + seen.predicted, seen)
 
 
 class ConfusionMatrix:
@@ -134,7 +145,9 @@ class ConfusionMatrix:
         return None
 
     def values(self, predictions: pa.Table) -> Mapping[str, float]:
-        """Returns the count of each cell that has a row."""
+        """Returns the count of each cell that has a row; none with several labels per row, where there is no cell."""
+        if has_sets(predictions):
+            return {}
         coded = codes(predictions)
         names = [label.replace("%", "%25").replace("/", "%2F") for label in coded.labels]
         cells = coded.confusion()
@@ -151,12 +164,13 @@ def _ratio(over: np.ndarray, under: np.ndarray) -> np.ndarray:
     return ratio
 
 
-def _averages(name: str, per_label: np.ndarray, seen: Counts) -> dict[str, float]:
-    rows = int(seen.support.sum())
+def _averages(name: str, over: np.ndarray, under: np.ndarray, seen: Counts) -> dict[str, float]:
+    per_label = _ratio(over, under)
+    support, whole = int(seen.support.sum()), int(under.sum())
     return {
-        f"macro_{name}": float(per_label.mean()),
-        f"weighted_{name}": float((per_label * seen.support).sum() / rows),
+        f"macro_{name}": float(per_label.mean()) if len(per_label) else 0.0,
+        f"weighted_{name}": float((per_label * seen.support).sum() / support) if support else 0.0,
         # With one label per row, a wrong prediction misses one label and invents another: all three are equal.
-        f"micro_{name}": float(seen.hits.sum() / rows),
+        f"micro_{name}": float(over.sum() / whole) if whole else 0.0,
         **{f"{name}/{label}": value for label, value in zip(seen.labels, per_label.tolist(), strict=True)},
     }

@@ -14,10 +14,12 @@ RAW = "espalier_raw"  # str or null: the text of a row that cannot be read
 ID = "espalier_id"  # str: 32 hex digits over the row's own columns; equal rows have equal ids
 ROW = "espalier_row"  # int64: the row's place in the corpus, from 0
 
-# What `encode` makes for every task, beside the tokenizer's columns.
+# What `encode` makes for every task, beside the tokenizer's columns. A further column whose name begins with
+# RESERVED_PREFIX is for the task's own `decode`, and never trained on; any other is an input of the model.
 ENCODED_ROW = "row"  # int64: the row of the table that was encoded (several encoded rows may share one)
 LABELS = "labels"
 SIDE = "side"  # list<float32>, as long in every row: what a model reads beside the tokens
+STARTS, ENDS = "start_positions", "end_positions"  # int64: in place of LABELS for a question-answering head
 
 # What an engine answers for a classification or regression head.
 LOGITS = "logits"  # list<float32>, one per output

@@ -114,7 +114,12 @@ class CorpusTransform(Plugin, Protocol):
 
 
 class Task(Plugin, Fitted, Protocol):
-    """What is answered: columns, fitted state, encoding, decoding, request and response. Without torch."""
+    """What is answered: columns, fitted state, encoding, decoding, request and response. Without torch.
+
+    One whose target is no plain column also has `targets(rows)`, which returns what `encode` puts into TARGET:
+    baselines learn from it; one that tags words also has `words(rows)`. One that the endpoint can answer, with one
+    label for each text, has a true `served`.
+    """
 
     head_kind: ClassVar[HeadKind]  # known before anything is fitted, so that conflicts are found before any work
 

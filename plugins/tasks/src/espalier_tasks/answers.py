@@ -65,3 +65,25 @@ def response_model(labels: tuple[str, ...]) -> type[BaseModel]:
             return value
 
     return ClassificationResponse
+
+
+class _Labels(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    labels: list[str] = Field(description="The labels whose score reaches the threshold, in the model's order.")
+    scores: dict[str, float] = Field(description="The score of each label, each from 0 to 1 by itself.")
+
+
+def sets_response_model(labels: tuple[str, ...]) -> type[BaseModel]:
+    """Returns the model of an answer with several labels, `{labels, scores}`; it also reads a row of `decode`."""
+
+    class LabelsResponse(_Labels):
+        @model_validator(mode="before")
+        @classmethod
+        def _from_row(cls, value: Any) -> Any:
+            if isinstance(value, dict) and PREDICTION in value:
+                scores = dict(zip(labels, value["scores"], strict=True))
+                return {"labels": value[PREDICTION], "scores": scores}
+            return value
+
+    return LabelsResponse

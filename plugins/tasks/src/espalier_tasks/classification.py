@@ -1,8 +1,8 @@
-"""The task `classification`: one label of a closed list for each text."""
+"""The task `classification`: one label of a closed list for each text, or with `multi_label` any number of them."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from espalier_sdk.choice import PluginConfig
 from espalier_sdk.columns import ENCODED_ROW, LABELS, LOGITS, PREDICTION, SCORE, SCORES, TARGET
@@ -10,7 +10,8 @@ from espalier_sdk.errors import DataError
 from espalier_sdk.model import Columns, Head, HeadKind
 from pydantic import BaseModel, Field, field_validator, model_validator
 
-from espalier_tasks.answers import request_model, response_model
+from espalier_tasks.answers import request_model, response_model, sets_response_model
+from espalier_tasks.label_sets import above, label_sets, observe_sets, sigmoid, zeros_and_ones
 from espalier_tasks.labels import LabelState, combine_labels, finish_labels, observe_labels
 from espalier_tasks.texts import as_text, joined_texts, tokenised
 from espalier_tasks.vectors import lists
@@ -36,6 +37,13 @@ class ClassificationConfig(PluginConfig):
         min_length=2,
         description="All labels in a lasting order; default: those of the train split, sorted.",
     )
+    multi_label: bool = Field(
+        default=False, strict=True, description="A row has any number of labels: the target is a list of them."
+    )
+    threshold: float = Field(default=0.5, gt=0, lt=1, description="multi_label: the score from which a label is given.")
+    separator: str | None = Field(
+        default=None, min_length=1, description="multi_label: what stands between labels that are joined in one text."
+    )
 
     @field_validator("text")
     @classmethod
@@ -51,6 +59,9 @@ class ClassificationConfig(PluginConfig):
             raise ValueError(f"target {self.target!r} is also a text column: the answer must not be in the question")
         if self.labels is not None and len(set(self.labels)) < len(self.labels):
             raise ValueError("labels must differ from each other")
+        unused = [name for name in ("threshold", "separator") if name in self.model_fields_set]
+        if unused and not self.multi_label:
+            raise ValueError(f"{unused[0]} is for several labels per row: say multi_label: true, or remove it")
         return self
 
     @property
@@ -60,7 +71,7 @@ class ClassificationConfig(PluginConfig):
 
 
 class Classification:
-    """One label for each text, with a score for every label."""
+    """One label for each text, or with `multi_label` a set of them, with a score for every label."""
 
     contract: ClassVar[int] = 1
     Config: ClassVar[type[ClassificationConfig]] = ClassificationConfig
@@ -70,13 +81,26 @@ class Classification:
     def __init__(self, config: ClassificationConfig) -> None:
         self.config = config
 
+    @property
+    def served(self) -> bool:
+        """Tells whether the endpoint can answer: it gives one label for each text."""
+        return not self.config.multi_label
+
     def columns(self) -> Columns:
         """Returns the text columns and the target."""
-        return Columns(required={**dict.fromkeys(self.config.texts, "text"), self.config.target: "label"})
+        use = "labels" if self.config.multi_label else "label"
+        return Columns(required={**dict.fromkeys(self.config.texts, "text"), self.config.target: use})
+
+    def targets(self, rows: pa.Table) -> pa.ChunkedArray:
+        """Returns the target of each row as metrics read it: text, or with `multi_label` a list of labels."""
+        if self.config.multi_label:
+            return label_sets(rows, self.config.target, separator=self.config.separator)
+        return as_text(rows, self.config.target)
 
     def observe(self, rows: pa.Table) -> LabelState:
         """Counts the labels of some rows."""
-        return observe_labels(as_text(rows, self.config.target))
+        targets = self.targets(rows)
+        return observe_sets(targets) if self.config.multi_label else observe_labels(targets)
 
     def combine(self, left: LabelState, right: LabelState) -> LabelState:
         """Adds two counts."""
@@ -88,36 +112,47 @@ class Classification:
 
     def head(self, state: LabelState) -> Head:
         """Returns a head with one output per label."""
-        return Head(kind=self.head_kind, outputs=len(state.labels), problem="single-label")
+        problem: Literal["single-label", "multi-label"] = "multi-label" if self.config.multi_label else "single-label"
+        return Head(kind=self.head_kind, outputs=len(state.labels), problem=problem)
 
     def encode(self, rows: pa.Table, *, state: LabelState, tokenizer: Tokenizer, budget: Budget) -> pa.Table:
         """Returns `row`, `input_ids` and `attention_mask`, and with a target column `labels` and `target`.
 
         Sequences are cut to `budget.max_tokens` and not padded. A target that is unknown or empty has the
-        label -1; its text stays in `target`.
+        label -1; its text stays in `target`. With `multi_label` the labels are a list of zeros and ones, one per label.
         """
         import pyarrow as pa
 
         columns = tokenised(joined_texts(rows, self.config.texts), tokenizer=tokenizer, budget=budget)
         if self.config.target in rows.column_names:
-            target = as_text(rows, self.config.target)
-            columns[LABELS] = _codes(target, state.labels)
+            target = self.targets(rows)
+            if self.config.multi_label:
+                columns[LABELS] = lists(zeros_and_ones(target, state.labels))
+            else:
+                columns[LABELS] = _codes(target, state.labels)
             columns[TARGET] = target
         return pa.table(columns)
 
     def decode(self, outputs: pa.Table, encoded: pa.Table, *, state: LabelState) -> pa.Table:
-        """Returns `row`, `prediction`, `score` and `scores` (softmax, in the order of the labels), and `target`."""
+        """Returns `row`, `prediction`, `score` and `scores` (softmax, in the order of the labels), and `target`.
+
+        With `multi_label`, `prediction` is the list of labels whose score (sigmoid) reaches the threshold, and there
+        is no `score`.
+        """
         import numpy as np
         import pyarrow as pa
 
-        scores = _softmax(_logits(outputs, labels=len(state.labels)))  # (rows, labels) float32
-        best = scores.argmax(axis=1)
-        columns: dict[str, pa.Array | pa.ChunkedArray] = {
-            ENCODED_ROW: encoded.column(ENCODED_ROW),
-            PREDICTION: pa.array(np.asarray(state.labels, dtype=object)[best], pa.string()),
-            SCORE: pa.array(scores[np.arange(len(best)), best], pa.float32()),
-            SCORES: lists(scores),
-        }
+        logits = _logits(outputs, labels=len(state.labels))  # (rows, labels) float32
+        columns: dict[str, pa.Array | pa.ChunkedArray] = {ENCODED_ROW: encoded.column(ENCODED_ROW)}
+        if self.config.multi_label:
+            scores = sigmoid(logits)
+            columns[PREDICTION] = above(scores, state.labels, self.config.threshold)
+        else:
+            scores = _softmax(logits)
+            best = scores.argmax(axis=1)
+            columns[PREDICTION] = pa.array(np.asarray(state.labels, dtype=object)[best], pa.string())
+            columns[SCORE] = pa.array(scores[np.arange(len(best)), best], pa.float32())
+        columns[SCORES] = lists(scores)
         if TARGET in encoded.column_names:
             columns[TARGET] = encoded.column(TARGET)
         return pa.table(columns)
@@ -127,8 +162,11 @@ class Classification:
         return request_model("ClassificationRequest", self.config.texts)
 
     def response(self, state: LabelState) -> type[BaseModel]:
-        """Returns the model of one answer, `{label, score, scores}`; it also reads a row that `decode` made."""
-        return response_model(state.labels)
+        """Returns the model of one answer, `{label, score, scores}`; it also reads a row that `decode` made.
+
+        With `multi_label` it is `{labels, scores}`.
+        """
+        return (sets_response_model if self.config.multi_label else response_model)(state.labels)
 
 
 def _codes(target: pa.ChunkedArray, labels: tuple[str, ...]) -> pa.ChunkedArray:

@@ -28,12 +28,18 @@ def baselines(job: Job, train: pa.Table, rows: pa.Table) -> Iterator[Baseline]:
     """Yields name, start time and predictions of each baseline that fits the task."""
     choice = Choice.model_validate(job.inputs["dataset"].manifest.what["task"])
     task = job.plugins.load("espalier.tasks", choice)
+    if hasattr(task, "words"):
+        yield from _of_tags(task, train, rows)
+        return
     if task.head_kind != "sequence-classification":
         return
     columns = task.columns()
     for use, measure in (("label", _of_labels), ("value", _of_numbers)):
         for target in _named(columns.required, use):
             yield from measure(columns, target, train, rows)
+    if "labels" in columns.required.values():
+        texts = _named(columns.required, "text")
+        yield from _of_sets(_texts(train, texts), task.targets(train), _texts(rows, texts), task.targets(rows))
 
 
 def _of_labels(columns: Columns, target: str, train: pa.Table, rows: pa.Table) -> Iterator[Baseline]:
@@ -119,6 +125,57 @@ def _named(columns: dict[str, str], use: str) -> list[str]:
     return [name for name, found in columns.items() if found == use]
 
 
+def _of_tags(task: Any, train: pa.Table, rows: pa.Table) -> Iterator[Baseline]:
+    started = time.perf_counter()
+    pairs = zip(task.words(train).to_pylist(), task.targets(train).to_pylist(), strict=True)
+    known = [(word, tag) for words, tags in pairs if tags is not None for word, tag in zip(words, tags, strict=True)]
+    yield "majority", started, _table_of_lists(task.targets(rows), most_frequent_tags(known, task.words(rows)))
+
+
+def most_frequent_tags(known: list[tuple[str, str]], asked: pa.ChunkedArray) -> list[list[str]]:
+    """Gives each word the tag that it has most often in train, whatever its case; to a new word the most frequent."""
+    by_word: dict[str, Counter[str]] = {}
+    for word, tag in known:
+        by_word.setdefault(word.lower(), Counter())[tag] += 1
+    best = {word: most_frequent(list(counted.elements()))[0] for word, counted in by_word.items()}
+    other = most_frequent([tag for _, tag in known])[0]
+    return [[best.get(word.lower(), other) for word in words] for words in asked.to_pylist()]
+
+
+def _of_sets(texts: list[str], known: pa.ChunkedArray, asked: list[str], wanted: pa.ChunkedArray) -> Iterator[Baseline]:
+    pairs = [(text, labels) for text, labels in zip(texts, known.to_pylist(), strict=True) if labels is not None]
+    learned = [text for text, _ in pairs], [labels for _, labels in pairs]
+    started = time.perf_counter()
+    yield "tf-idf-linear", started, _table_of_lists(wanted, one_versus_rest(*learned, asked))
+    started = time.perf_counter()
+    yield "majority", started, _table_of_lists(wanted, [most_frequent_set(learned[1])] * len(asked))
+
+
+def one_versus_rest(texts: list[str], sets: list[list[str]], asked: list[str]) -> list[list[str]]:
+    """For each label the linear model of whether a text has it, given from a score of 0.5 on.
+
+    A label that every text of train has, or none, is always given or never.
+    """
+    labels = sorted({label for held in sets for label in held})
+    found: list[list[str]] = [[] for _ in asked]
+    for label in labels:
+        has = ["yes" if label in held else "no" for held in sets]
+        if len(set(has)) > 1:
+            answers = linear(texts, has, asked)
+        else:
+            answers = [most_frequent(has)] * len(asked)
+        for place, (answer, _) in enumerate(answers):
+            if answer == "yes":
+                found[place].append(label)
+    return found
+
+
+def most_frequent_set(sets: list[list[str]]) -> list[str]:
+    """Returns the most frequent set of labels, the first by name of equals."""
+    counted = Counter(tuple(sorted(held)) for held in sets)
+    return list(min(counted, key=lambda one: (-counted[one], one)))
+
+
 def _texts(table: pa.Table, columns: list[str]) -> list[str]:
     lists = [_column(table, name).to_pylist() for name in columns]
     return [" ".join(value or "" for value in values) for values in zip(*lists, strict=True)]
@@ -146,3 +203,7 @@ def _vectors(table: pa.Table, names: list[str]) -> np.ndarray:
 
 def _number_table(targets: np.ndarray, answers: np.ndarray) -> pa.Table:
     return pa.table({TARGET: pa.array(targets, mask=np.isnan(targets)), PREDICTION: pa.array(answers)})
+
+
+def _table_of_lists(targets: pa.ChunkedArray, answers: list[list[str]]) -> pa.Table:
+    return pa.table({TARGET: targets, PREDICTION: pa.array(answers, pa.list_(pa.string()))})

@@ -89,12 +89,12 @@ def _dataset(store: Store, model: str) -> str:
 
 
 def _per_class(candidate: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any], Any]]:
-    """Returns class, validation F1 and test F1, the worst class first."""
+    """Returns class or type of entity, validation F1 and test F1, the worst first."""
     test = candidate["test"] or {}
     rows = [
-        (name.removeprefix("f1/"), value, test.get(name))
+        (name.partition("/")[2], value, test.get(name))
         for name, value in candidate["validation"].items()
-        if name.startswith("f1/")
+        if name.startswith(("f1/", "entity_f1/"))
     ]
     return sorted(rows, key=lambda row: row[1]["value"])
 

@@ -61,9 +61,9 @@ def engine(setting: Setting, phase: Phase, *, out: Path, callbacks: list[Any]) -
         **setting.learner.inputs(setting.parts),
     )
     trainer.remove_callback(PrinterCallback)
-    if setting.head_kind == "sequence-classification":
-        # These heads take the count of items and ignore it: transformers 5.23 then multiplies the loss by the number
-        # of workers, and does not divide it by the accumulation steps.
+    if setting.head_kind != "causal-lm":
+        # Heads of encoders take the count of items and ignore it: transformers 5.23 then multiplies the loss by the
+        # number of workers, and does not divide it by the accumulation steps.
         trainer.model_accepts_loss_kwargs = False
     _require_distributed(trainer, job)
     return trainer

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from espalier_runtime.tables import read_parts
-from espalier_sdk.columns import ENCODED_ROW, SCORED_BYTES, TARGET
+from espalier_sdk.columns import ENCODED_ROW, RESERVED_PREFIX, SCORED_BYTES, TARGET
 
 _NOT_TRAINED = (ENCODED_ROW, SCORED_BYTES, TARGET)
 
@@ -18,7 +18,12 @@ class Examples:
 
     def __init__(self, folder: Path) -> None:
         table = read_parts(folder)
-        self._columns = {name: _flat(table.column(name)) for name in table.column_names if name not in _NOT_TRAINED}
+        self._columns = {
+            name: _flat(table.column(name))
+            for name in table.column_names
+            # What begins with the prefix is for `decode`, which training never calls.
+            if name not in _NOT_TRAINED and not name.startswith(RESERVED_PREFIX)
+        }
         self._count = table.num_rows
         values = self._columns["input_ids"][0]
         self.tokens = len(values)

@@ -60,16 +60,20 @@ def prepare(job: Job) -> dict[str, Any]:
 
 
 def texts(dataset: Path, task: Any) -> Iterator[str]:
-    """Yields the texts of the train split: a writing task's own, else the columns that the task calls text."""
+    """Yields the texts of the train split: a writing task's own, else its columns of text or tokens."""
     if task.head_kind == "causal-lm":
         for rows in iter_parts(dataset / "train"):
             yield from task.texts(rows)
         return
     columns = task.columns()
-    names = [name for name, kind in (columns.required | columns.optional).items() if kind == "text"]
+    names = [name for name, kind in (columns.required | columns.optional).items() if kind in ("text", "tokens")]
     for rows in iter_parts(dataset / "train"):
         for name in names:
-            if name in rows.column_names:
+            if name not in rows.column_names:
+                continue
+            if pa.types.is_list(rows.column(name).type):
+                yield from (" ".join(map(str, words)) for words in rows.column(name).to_pylist() if words)
+            else:
                 yield from (value for value in rows.column(name).cast(pa.string()).to_pylist() if value)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 from espalier_sdk.choice import PluginConfig, State
-from espalier_sdk.columns import ENCODED_ROW, LABELS, SCORED_BYTES, TARGET
+from espalier_sdk.columns import ENCODED_ROW, LABELS, RESERVED_PREFIX, SCORED_BYTES, TARGET
 from espalier_sdk.model import Budget, Columns, Head, HeadKind, Parts
 from espalier_sdk.testing.plugin import check_plugin
 from espalier_sdk.testing.tiny import WORDS, one_thread, tiny, write_tokenizer
@@ -74,7 +74,8 @@ def _check_training(name: str, learner: Any, task: Any, rows: pa.Table, place: P
     inputs = dict(learner.inputs(Parts(model=model, tokenizer=tokenizer)))
     owned = [key for key in inputs if key in _OWNED]
     assert not owned, f"{name}: inputs() holds {', '.join(owned)}, which the service gives"
-    examples = [{key: value for key, value in row.items() if key not in _NOT_TRAINED} for row in encoded.to_pylist()]
+    trained = [key for key in encoded.column_names if key not in _NOT_TRAINED and not key.startswith(RESERVED_PREFIX)]
+    examples = [{key: row[key] for key in trained} for row in encoded.to_pylist()]
     torch.manual_seed(0)
     trainer = kind(model=model, args=arguments, train_dataset=examples, processing_class=tokenizer, **inputs)
     trainer.train()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from espalier_sdk.columns import ENCODED_ROW, LABELS, QUESTION, TARGET
+from espalier_sdk.columns import ENCODED_ROW, ENDS, LABELS, QUESTION, STARTS, TARGET
 from espalier_sdk.model import Budget, Columns, Head
 from espalier_sdk.testing.fitting import check_monoid
 from espalier_sdk.testing.plugin import check_plugin
@@ -47,7 +47,9 @@ def check_task(
     state = check_monoid(name, task, rows)
     assert isinstance(task.head(state), Head), f"{name}: head() must be a Head"
     encoded = task.encode(rows, state=state, tokenizer=tokenizer, budget=budget)
-    _check_encoded(name, encoded, rows, budget)
+    labels = (STARTS, ENDS) if task.head_kind == "question-answering" else (LABELS,)
+    _check_encoded(name, encoded, rows, budget, labels)
+    _check_targets(name, task, rows, encoded)
     _check_alone(name, task, rows, encoded, state=state, tokenizer=tokenizer, budget=budget)
     _check_without_target(name, task, rows, question, state=state, tokenizer=tokenizer, budget=budget)
     decoded = task.decode(answer(encoded, task.head(state)), encoded, state=state)
@@ -82,8 +84,8 @@ def _check_writing(
         assert encoded.column(ENCODED_ROW).to_pylist() == list(range(given.num_rows)), f"{name}: one row per question"
 
 
-def _check_encoded(name: str, encoded: pa.Table, rows: pa.Table, budget: Budget) -> None:
-    for column in (ENCODED_ROW, "input_ids", "attention_mask", LABELS, TARGET):
+def _check_encoded(name: str, encoded: pa.Table, rows: pa.Table, budget: Budget, labels: tuple[str, ...]) -> None:
+    for column in (ENCODED_ROW, "input_ids", "attention_mask", *labels, TARGET):
         assert column in encoded.column_names, f"{name}: encode() of rows with a target must have {column!r}"
     places = encoded.column(ENCODED_ROW).to_pylist()
     assert places == sorted(places), f"{name}: encoded rows must keep the rows' order"
@@ -93,6 +95,15 @@ def _check_encoded(name: str, encoded: pa.Table, rows: pa.Table, budget: Budget)
     ):
         assert 0 < len(ids) <= budget.max_tokens, f"{name}: {len(ids)} tokens, the budget is {budget.max_tokens}"
         assert len(mask) == len(ids), f"{name}: attention_mask and input_ids differ in length"
+
+
+def _check_targets(name: str, task: Any, rows: pa.Table, encoded: pa.Table) -> None:
+    """Baselines learn from `targets`, and are measured beside models."""
+    if not hasattr(task, "targets"):
+        return
+    wanted = task.targets(rows).to_pylist()
+    found = zip(encoded.column(ENCODED_ROW).to_pylist(), encoded.column(TARGET).to_pylist(), strict=True)
+    assert all(target == wanted[place] for place, target in found), f"{name}: targets() and encode() differ"
 
 
 def _check_alone(name: str, task: Any, rows: pa.Table, encoded: pa.Table, **options: Any) -> None:
@@ -113,7 +124,7 @@ def _check_without_target(name: str, task: Any, rows: pa.Table, question: Mappin
     ]  # by transforms, of a question
     row = {**question, **{column: rows.column(column)[0].as_py() for column in made}}
     asked = task.encode(pa.Table.from_pylist([row]), **options)
-    assert LABELS not in asked.column_names and TARGET not in asked.column_names, (
+    assert not {LABELS, STARTS, ENDS, TARGET} & set(asked.column_names), (
         f"{name}: without a target there must be no labels"
     )
 

@@ -36,6 +36,7 @@ def check_spec(spec: Spec, document: SpecDocument, plugins: Plugins) -> dict[Loc
     for name in spec.candidates:
         _check_candidate(spec, name, document, plugins, found)
     found.spec += _metric_problems(spec, found.loaded, document)
+    found.spec += _serve_problems(spec, found.loaded, document)
     if found.plugin and not found.spec:
         raise PluginError(problems=tuple(found.plugin))
     if found.spec:
@@ -134,6 +135,19 @@ def _metric_problems(spec: Spec, loaded: dict[Location, Any], document: SpecDocu
             given=spec.objective.metric,
             accepted=", ".join(known),
             remedy=did_you_mean(spec.objective.metric, known),
+        )
+
+
+def _serve_problems(spec: Spec, loaded: dict[Location, Any], document: SpecDocument) -> Iterator[Problem]:
+    """Yields a `serve` that no request could be answered by: before anything is trained for it."""
+    task = loaded.get(("objective", "task"))
+    if spec.serve and task is not None and not getattr(task, "served", False):
+        yield document.problem(
+            ("serve",),
+            f"the endpoint answers one label for each text, and {spec.objective.task.name} as it is configured gives "
+            "another answer",
+            code="not_served",
+            remedy="remove `serve`; `espalier predict` answers the rows of a file",
         )
 
 
