@@ -33,6 +33,7 @@ SHORT = {"batch_size": 4, "max_tokens": 32, "learning_rate": 0.003, "epochs": 3}
 LORA = {"name": "lora", "config": {"rank": 2, "dropout": 0.0}}
 FAST = SHORT | {"learning_rate": 0.03}  # so small an adapter moves the output little
 DPO = {"name": "dpo", "config": {"rejected": "worse"}}
+KTO = {"name": "kto", "config": {"label": "liked"}}
 
 
 def candidate(strategy: Any, **more: Any) -> dict[str, Any]:
@@ -51,11 +52,17 @@ SPEC = {
         "copied": candidate("full-finetune", base={"from": "sft"}, learner=DPO),
         "off": candidate("peft", base={"from": "sft"}, peft=LORA, learner=DPO, training=FAST),
         "stacked": candidate("peft", base={"from": "adapted"}, peft=LORA, learner=DPO, training=FAST),
+        "thumbs": candidate("peft", base={"from": "sft"}, peft=LORA, learner=KTO, training=FAST),
         "whole": candidate("full-finetune", base={"from": "adapted"}, learner=DPO),
     },
 }
 ROWS = [
-    {"question": f"what is {place}", "better": f"it is {place % 4} sir", "worse": f"no {place % 3}"}
+    {
+        "question": f"what is {place}",
+        "better": f"it is {place % 4} sir",
+        "worse": f"no {place % 3}",
+        "liked": place % 2 == 0,
+    }
     for place in range(16)
 ]
 
@@ -118,7 +125,16 @@ def test_a_model_learns_which_answers_are_better(chain: Chain, name: str) -> Non
     assert series(metrics, "eval_rewards/accuracies")[-1] == 1.0
 
 
-@pytest.mark.parametrize("name", ["copied", "off"])
+def test_a_model_learns_from_thumbs(chain: Chain) -> None:
+    """The loss starts at 1/2, where nothing has moved from the reference, and falls."""
+    chain.model("thumbs")
+    losses = series(chain.metrics["thumbs"], "loss")
+    assert losses[0] == pytest.approx(0.5, abs=1e-3)
+    assert losses[-1] < 0.49
+    assert series(chain.metrics["thumbs"], "kl")[0] == pytest.approx(0.0, abs=1e-3)
+
+
+@pytest.mark.parametrize("name", ["copied", "off", "thumbs"])
 def test_broken_off_it_goes_on_to_the_same_bytes(
     chain: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

@@ -65,7 +65,7 @@ def encode_pairs(
     lengths = [len(one) for one in better.column("input_ids").to_pylist()]
     for place, (ids, cut) in enumerate(zip(joined["input_ids"], lengths, strict=True)):
         if ids[:cut] == ids[cut:]:
-            raise _wrong(
+            raise wrong_row(
                 rows,
                 place,
                 f"both answers are the same up to max_tokens {budget.max_tokens}",
@@ -102,14 +102,15 @@ class PadPairs:
         )
         width = max(len(one) for one in ids)
         padded = {
-            "input_ids": [_widened(one, width, self._padding) for one in ids],
-            "attention_mask": [_widened(np.ones_like(one), width, 0) for one in ids],
-            "completion_mask": [_widened(one != IGNORED_LABEL, width, 0) for one in labels],
+            "input_ids": [widened(one, width, self._padding) for one in ids],
+            "attention_mask": [widened(np.ones_like(one), width, 0) for one in ids],
+            "completion_mask": [widened(one != IGNORED_LABEL, width, 0) for one in labels],
         }
         return {name: torch.from_numpy(np.stack(values).astype(np.int64)) for name, values in padded.items()}
 
 
-def _widened(values: Any, width: int, fill: int) -> Any:
+def widened(values: Any, width: int, fill: int) -> Any:
+    """Returns values with padding on the right."""
     import numpy as np
 
     return np.pad(values, (0, width - len(values)), constant_values=fill)
@@ -123,13 +124,13 @@ def _require_pairs(rows: pa.Table, answer: str, rejected: str) -> None:
     for place, (better, worse) in enumerate(sides):
         for name, value in ((answer, better), (rejected, worse)):
             if not value:
-                raise _wrong(rows, place, "there is no answer", field=name, remedy="drop the row with a transform")
+                raise wrong_row(rows, place, "there is no answer", field=name, remedy="drop the row with a transform")
         if better == worse:
             remedy = "drop the row: where both answers are the same, nothing says which is better"
-            raise _wrong(rows, place, f"is the same as {answer!r}", field=rejected, remedy=remedy)
+            raise wrong_row(rows, place, f"is the same as {answer!r}", field=rejected, remedy=remedy)
 
 
-def _wrong(rows: pa.Table, place: int, message: str, *, field: str, remedy: str) -> DataError:
+def wrong_row(rows: pa.Table, place: int, message: str, *, field: str, remedy: str) -> DataError:
     """Returns the error for one row, with the file and line that it came from where the table still has them."""
     where: dict[str, Any] = {}
     if ORIGIN in rows.column_names and LINE in rows.column_names:
