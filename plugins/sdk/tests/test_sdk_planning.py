@@ -121,6 +121,15 @@ def test_each_conflict_is_a_sentence_that_names_it(changes: dict[str, Any], sent
     assert sentence in problems[0]
 
 
+def test_a_learner_that_compares_needs_a_base_and_a_whole_reference() -> None:
+    learner = FakeLearner(needs_reference=True)
+    assert _compose(learner=learner) == ()
+    [absent] = _compose(learner=learner, strategy=FakeStrategy(base="forbidden"), has_base=False)
+    assert "compares with the model that it starts from: add `base:`" in absent
+    [sharded] = _compose(learner=learner, placement=Placement(zero_stage=2), controls=[])
+    assert "where.zero_stage 2 would shard" in sharded
+
+
 def test_all_conflicts_come_at_once() -> None:
     together: dict[str, Any] = {}
     for changes, _ in CONFLICTS:

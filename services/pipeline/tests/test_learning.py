@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from espalier_pipeline import plots
-from espalier_pipeline.learning import overfitting, series
+from espalier_pipeline.learning import overfitting, series, signals
 
 
 def history(*losses: float) -> list[dict[str, float]]:
@@ -37,3 +37,13 @@ def test_losses_and_phases_are_drawn() -> None:
     ]
     assert "validation" in (plots.losses({"one": history(0.9, 0.5)}) or "")
     assert "depth" in plots.phases([{"start": 0, "stop": 9, "depths": depths}])
+
+
+def test_what_a_learner_logs_beside_the_loss_is_drawn_by_its_kind() -> None:
+    told = {"learning_rate": 0.1, "rewards/margins": 0.2, "rewards/chosen": 0.1, "kl": 0.3}
+    entries = [{"step": step, "loss": 0.7, **told} for step in (1, 2)]
+    entries += [{"step": 2, "eval_loss": 0.6, "eval_runtime": 0.1, "eval_rewards/margins": 0.2}]
+    assert signals(entries) == {"kl": ["kl"], "rewards": ["rewards/chosen", "rewards/margins"]}
+    drawn = plots.learned(entries) or ""
+    assert all(word in drawn for word in ("kl", "margins", "chosen"))
+    assert plots.learned(history(0.9, 0.5)) is None

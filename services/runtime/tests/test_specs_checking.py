@@ -257,13 +257,9 @@ def test_traits_that_fail_are_the_methods_fault(tmp_path: Path) -> None:
     assert "traits raises KeyError" in problem.message
 
 
-FULL = "  full: {strategy: whole, base: {from: lora}}\n"
-
-
 @pytest.mark.parametrize(
     ("old", "new", "field", "words"),
     [
-        ("evaluate:", FULL + "evaluate:", "candidates.full.base.from", "is an adapter on a base"),
         (
             "    base: minilm\n",
             "    base: minilm\n    training: {batch_size: 10}\n    where: {workers: 4}\n",
@@ -280,11 +276,30 @@ FULL = "  full: {strategy: whole, base: {from: lora}}\n"
         ("{rank: 8}", "{rank: 8, path: words.txt}", "candidates.lora.peft.config.path", "names a file"),
         ("{rank: 8}", "{scale: .inf}", "candidates.lora.peft.config.scale", "must be a finite number"),
     ],
-    ids=["adapter as base", "batch size", "auxiliary", "file of a method", "no number"],
+    ids=["batch size", "auxiliary", "file of a method", "no number"],
 )
 def test_what_can_never_run_is_found_with_its_place(tmp_path: Path, old: str, new: str, field: str, words: str) -> None:
     problem = _problems(tmp_path, SPEC.replace(old, new, 1))[field]
     assert words in problem.message
+    assert problem.line
+
+
+@pytest.mark.parametrize("mergeable", [True, False])
+def test_an_adapter_is_a_base_where_it_can_be_merged(tmp_path: Path, mergeable: bool) -> None:
+    path = tmp_path / "spec.yaml"
+    path.write_text(SPEC.replace("evaluate:", "  full: {strategy: whole, base: {from: lora}}\nevaluate:", 1))
+    spec, document = load_spec(path)
+    plugins = FakePlugins()
+    traits = FakePeft(mergeable=mergeable).traits
+    method = _plugin(RankConfig, FakePeft, traits=lambda self: traits())
+    plugins.known["espalier.peft_methods"].update(lora=method)
+    if mergeable:
+        check_spec(spec, document, plugins)
+        return
+    with pytest.raises(SpecError, match="'lora' is an adapter that cannot be merged into its base") as refused:
+        check_spec(spec, document, plugins)
+    [problem] = refused.value.problems
+    assert problem.field == "candidates.full.base.from"
     assert problem.line
 
 

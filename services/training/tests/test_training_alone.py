@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -192,7 +191,6 @@ def test_the_rate_rises_in_the_warmup_whatever_the_schedule(made: Made, schedule
 
 @dataclass
 class FakeLearner:
-    needs_reference: bool = False
     auxiliaries: tuple[str, ...] = ()
 
 
@@ -217,28 +215,18 @@ class FakeWork:
 
     learner: FakeLearner
     peft: FakePeft | None = None
-    base: Path | None = None
-
-
-def adapter(folder: Path) -> Path:
-    (folder / CARD).write_text(json.dumps({"peft": {"name": "lora"}}), encoding="utf-8")
-    return folder
 
 
 @pytest.mark.parametrize(
     ("work", "field"),
     [
-        (lambda _: FakeWork(FakeLearner(needs_reference=True)), "learner"),
-        (lambda _: FakeWork(FakeLearner(auxiliaries=("reward",))), "learner"),
-        (lambda _: FakeWork(FakeLearner(), FakePeft(batches=4)), "peft"),
-        (lambda folder: FakeWork(FakeLearner(), base=adapter(folder)), "base"),
+        (FakeWork(FakeLearner(auxiliaries=("reward",))), "learner"),
+        (FakeWork(FakeLearner(), FakePeft(batches=4)), "peft"),
     ],
 )
-def test_what_would_be_left_out_in_silence_is_refused(
-    made: Made, tmp_path: Path, work: Callable[[Path], FakeWork], field: str
-) -> None:
+def test_what_would_be_left_out_in_silence_is_refused(made: Made, work: FakeWork, field: str) -> None:
     job = replace(made.job, learner={"name": "other"}, peft={"name": "other"})
     with pytest.raises(SpecError) as refused:
-        _require_supported(job, work(tmp_path))  # type: ignore[arg-type]
+        _require_supported(job, work)  # type: ignore[arg-type]
     assert refused.value.problems[0].field == f"candidates.scratch.{field}"
-    _require_supported(job, FakeWork(FakeLearner(), FakePeft(), tmp_path / "whole"))  # type: ignore[arg-type]
+    _require_supported(job, FakeWork(FakeLearner(), FakePeft()))  # type: ignore[arg-type]

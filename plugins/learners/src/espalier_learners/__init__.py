@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from espalier_learners.causal import Causal
+from espalier_learners.dpo import Dpo
+from espalier_learners.kto import Kto
 from espalier_learners.supervised import Supervised
 
-__all__ = ["Causal", "Supervised"]
+__all__ = ["Causal", "Dpo", "Kto", "Supervised"]

@@ -98,6 +98,14 @@ def compose(
         problems.append(
             f"the learner trains {_any_of(learner.heads)}, the task needs {head.kind}: choose another learner"
         )
+    if learner.needs_reference:
+        if not has_base:
+            problems.append("the learner compares with the model that it starts from: add `base:`")
+        if placement.zero_stage:
+            problems.append(
+                f"the learner needs a whole reference, which where.zero_stage {placement.zero_stage} would shard: "
+                "choose stage 0"
+            )
     for index, control in enumerate(controls):
         if placement.zero_stage not in control.zero_stages:
             problems.append(

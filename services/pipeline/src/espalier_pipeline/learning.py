@@ -9,6 +9,9 @@ from typing import Any
 from espalier_runtime.store import Store
 from espalier_sdk import ArtifactRef
 
+# What every trainer logs, by transformers' and TRL's names: told elsewhere, or no signal.
+_KEPT_BY_ALL = {"step", "epoch", "loss", "grad_norm", "learning_rate", "num_tokens"}
+_KEPT_BY_ALL |= {"runtime", "samples_per_second", "steps_per_second", "model_preparation_time"}
 _FLAT = 0.01  # a rise of the validation loss below this share is no turn
 
 
@@ -25,6 +28,15 @@ def phases(store: Store, model: str) -> list[dict[str, Any]]:
 def series(entries: Sequence[Mapping[str, Any]], key: str) -> list[tuple[int, float]]:
     """Returns step and value of each entry that has the key."""
     return [(int(entry["step"]), float(entry[key])) for entry in entries if key in entry]
+
+
+def signals(entries: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Returns what else a learner logged, such as reward margins: names by what stands in front of `/`."""
+    found: dict[str, list[str]] = {}
+    for name in sorted({key.removeprefix("eval_") for entry in entries for key in entry} - _KEPT_BY_ALL):
+        if any(len(series(entries, key)) > 1 for key in (name, f"eval_{name}")):
+            found.setdefault(name.partition("/")[0], []).append(name)
+    return found
 
 
 def overfitting(entries: Sequence[Mapping[str, Any]]) -> str | None:

@@ -6,7 +6,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from espalier_pipeline.learning import series
+from espalier_pipeline.learning import series, signals
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -77,6 +77,27 @@ def losses(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> str | None:
     axes.set_ylabel("loss")
     axes.legend(frameon=False, fontsize=9)
     axes.grid(color=_LINE, linewidth=0.6)
+    return _svg(figure)
+
+
+def learned(entries: Sequence[Mapping[str, Any]]) -> str | None:
+    """Returns what a learner logged beside the loss, one panel per kind; None where it logged nothing."""
+    panels = signals(entries)
+    if not panels:
+        return None
+    figure, drawn = _figure(6.4, 1.5 * len(panels) + 0.4, rows=len(panels))
+    for axes, (kind, names) in zip([drawn] if len(panels) == 1 else drawn, panels.items(), strict=True):
+        for place, name in enumerate(names):
+            for key, style in ((name, "-"), (f"eval_{name}", "--o")):
+                points = series(entries, key)
+                label = name.removeprefix(f"{kind}/") if key == name else None
+                steps, values = [step for step, _ in points], [value for _, value in points]
+                axes.plot(steps, values, style, color=f"C{place}", label=label, linewidth=1.4, markersize=3)
+        axes.set_ylabel(kind)
+        axes.grid(color=_LINE, linewidth=0.6)
+        if len(names) > 1:
+            axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    axes.set_xlabel("optimizer step: line train, dashes validation")
     return _svg(figure)
 
 
@@ -156,8 +177,8 @@ def numbers(targets: Sequence[float], answers: Sequence[float]) -> str:
     return _svg(figure)
 
 
-def _figure(width: float, height: float, *, columns: Sequence[int] = (1,)) -> tuple[Figure, Any]:
-    """Returns a figure with its axes: one, or as many as `columns` has relative widths."""
+def _figure(width: float, height: float, *, columns: Sequence[int] = (1,), rows: int = 1) -> tuple[Figure, Any]:
+    """Returns a figure with its axes: one, or as many as `columns` has relative widths, or as there are rows."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -166,7 +187,7 @@ def _figure(width: float, height: float, *, columns: Sequence[int] = (1,)) -> tu
     mpl.rcParams["font.size"] = 9
     mpl.rcParams["font.family"] = "sans-serif"
     figure = Figure(figsize=(width, height), layout="constrained")
-    made = figure.subplots(ncols=len(columns), width_ratios=columns, squeeze=False)[0]
+    made = figure.subplots(nrows=rows, ncols=len(columns), width_ratios=columns, squeeze=False).flatten()
     for axes in made:
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)

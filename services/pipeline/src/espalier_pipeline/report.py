@@ -65,6 +65,7 @@ def _content(result: RunResult, store: Store) -> dict[str, Any]:
         "quality_plot": plots.quality(ordered, document["baselines"], metric, document["chosen"]),
         "cost_plot": plots.cost(ordered, metric, document["chosen"]),
         "loss_plot": plots.losses(histories),
+        "learned_plots": [(name, plot) for name, found in histories.items() if (plot := plots.learned(found))],
         "overfitting": [(name, said) for name, found in histories.items() if (said := learning.overfitting(found))],
         "phase_plots": [(name, plots.phases(found)) for name, found in trained.items() if found],
         "confusion_plots": [(one["name"], plots.confusion(_confusion(one))) for one in shown if _confusion(one)],

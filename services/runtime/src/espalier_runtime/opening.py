@@ -6,7 +6,7 @@ Knows no engine, task or PEFT method by name.
 from __future__ import annotations
 
 import asyncio
-import json
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +19,12 @@ from espalier_sdk.columns import ENCODED_ROW, LABELS, QUESTION, WRITTEN
 from espalier_sdk.errors import DataError
 from espalier_sdk.model import Adapter, Budget, Head, Placement
 
+from espalier_runtime.card import CARD as CARD
+from espalier_runtime.card import read_card as read_card
+from espalier_runtime.merging import whole_folder
 from espalier_runtime.plugins import Plugins
 from espalier_runtime.store import Store
 
-CARD = "espalier.json"
 DEFAULT_ENGINE = Choice(name="transformers")
 _ADAPTER = "own"
 
@@ -110,9 +112,12 @@ def open_model(
     head = Head(**card["head"])
     method = plugins.load("espalier.peft_methods", Choice(**card["peft"])) if card["peft"] else None
     runner = plugins.load("espalier.engines", engine)
-    base = store.open_artifact(ArtifactRef.parse(card["base"])).folder if method is not None else opened.folder
     adapters = {_ADAPTER: Adapter(opened.folder, method)} if method is not None else {}
-    runner.open(base, head=head, adapters=adapters, placement=placement or Placement())
+    with tempfile.TemporaryDirectory(prefix="espalier-merged-") as scratch:  # for a base that is an adapter itself
+        base = opened.folder
+        if adapters:
+            base = whole_folder(store, ArtifactRef.parse(card["base"]), plugins, scratch=Path(scratch))
+        runner.open(base, head=head, adapters=adapters, placement=placement or Placement())
     return OpenedModel(
         ref=ref,
         task=plugins.load("espalier.tasks", Choice(**card["task"])),
@@ -134,17 +139,6 @@ def serving_transforms(records: Sequence[dict[str, Any]], plugins: Plugins) -> l
         fitted = plugin_class.kind == "fitted"
         found.append((record["name"], plugin, plugin_class.State.model_validate(record["state"]) if fitted else None))
     return found
-
-
-def read_card(folder: Path) -> dict[str, Any]:
-    """Reads what a model folder says about itself; DataError where it says nothing."""
-    path = folder / CARD
-    if not path.is_file():
-        raise DataError(
-            "is no model of Espalier: it has no espalier.json", file=str(folder), remedy="name a model/... ref"
-        )
-    card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return card
 
 
 def _require(needs: Sequence[PluginNeed], plugins: Plugins) -> None:

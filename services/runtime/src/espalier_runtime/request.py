@@ -185,7 +185,7 @@ def train_request(
         what=what,
         inputs=inputs,
         plugins=_uses(plugins, choices),
-        libraries=_versions("torch", "transformers", "tokenizers", "accelerate", "peft", "numpy"),
+        libraries=_versions("torch", "transformers", "tokenizers", "accelerate", "peft", "trl", "numpy"),
         data=spec.data_name(one),
         candidate=candidate,
     )

@@ -106,8 +106,10 @@ def _with_rules(setting: Setting, phase: Phase, order: EpochOrder) -> type[Any]:
             if not model.training or (penalty := setting.anchors.penalty(self.model, phase.rules)) is None:
                 return found
             loss = found[0] if return_outputs else found
-            counted = self.model_accepts_loss_kwargs and more.get("num_items_in_batch") is not None
-            loss = loss + (penalty / self.current_gradient_accumulation_steps if counted else penalty)
+            scaled = self.loss_is_scaled_for_ga
+            if scaled is None:
+                scaled = self.model_accepts_loss_kwargs and more.get("num_items_in_batch") is not None
+            loss = loss + (penalty / self.current_gradient_accumulation_steps if scaled else penalty)
             return (loss, found[1]) if return_outputs else loss
 
         def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:

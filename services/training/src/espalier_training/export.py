@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
+import tempfile
 from pathlib import Path
-from typing import Any
 
+from espalier_runtime.card import CARD, read_card
 from espalier_runtime.main import print_errors, watch_parent
-from espalier_runtime.opening import CARD, read_card
+from espalier_runtime.merging import ADAPTERS_OWN, copy_beside, merged_model
 from espalier_runtime.plugins import Plugins
 from espalier_runtime.store import OpenArtifact, Store
-from espalier_sdk import ArtifactRef, Choice, Head, Placement
 from espalier_sdk.errors import EspalierError, SpecError
 
 
@@ -52,30 +51,13 @@ def export(opened: OpenArtifact, store: Store, out: Path, *, merged: bool) -> li
     card = read_card(opened.folder)
     out.mkdir(parents=True, exist_ok=True)
     if merged and card["peft"]:
-        _merged(card, opened, store).save_pretrained(out)
-        _copy(opened.folder, out, leave_out=("adapter_", "trained.", CARD, "README.md"))
+        with tempfile.TemporaryDirectory(prefix="espalier-merged-") as scratch:
+            merged_model(opened, store, Plugins(), scratch=Path(scratch)).save_pretrained(out)
+        copy_beside(opened.folder, out, leave_out=ADAPTERS_OWN)
     else:
-        _copy(opened.folder, out, leave_out=(CARD,))
+        copy_beside(opened.folder, out, leave_out=(CARD,))
     _name_labels(out, card["state"].get("labels"))
     return sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
-
-
-def _merged(card: dict[str, Any], opened: OpenArtifact, store: Store) -> Any:
-    plugins = Plugins()
-    base = store.open_artifact(ArtifactRef.parse(card["base"])).folder
-    strategy = plugins.load("espalier.model_strategies", Choice(**card["strategy"]))
-    method = plugins.load("espalier.peft_methods", Choice(**card["peft"]))
-    blueprint = strategy.blueprint(Head(**card["head"]), tokenizer=opened.folder, base=base)
-    model = method.merge(method.load(strategy.build(blueprint, base=base, placement=Placement()), opened.folder))
-    model.name_or_path = ""
-    model.config._name_or_path = ""
-    return model
-
-
-def _copy(source: Path, out: Path, *, leave_out: tuple[str, ...]) -> None:
-    for path in source.iterdir():
-        if path.is_file() and not path.name.startswith(leave_out) and not (out / path.name).exists():
-            shutil.copyfile(path, out / path.name)
 
 
 def _name_labels(out: Path, labels: list[str] | None) -> None:

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from espalier_runtime.opening import CARD, read_card
+from espalier_runtime.card import CARD
+from espalier_runtime.merging import whole_folder
 from espalier_runtime.plugins import Plugins
 from espalier_runtime.store import Store
 from espalier_sdk import (
@@ -63,11 +64,11 @@ def train(job: TrainJob, *, out: Path, rank: int = 0) -> dict[str, Any]:
     torch.set_num_threads(job.threads)
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    transformers.set_seed(job.training["seed"])
     with PeakMemory() as memory, tempfile.TemporaryDirectory(prefix="espalier-train-") as scratch:
         folder = Path(job.checkpoints) if job.checkpoints else Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
-        work = _open(job)
+        work = _open(job, Path(scratch))
+        reference = _reference(work, job)
         model, blueprint, parameters = _build(work, job)
         examples = Examples(work.prepared / "train")
         steps = _steps(len(examples), job)
@@ -75,7 +76,8 @@ def train(job: TrainJob, *, out: Path, rank: int = 0) -> dict[str, Any]:
         _require_one_end(job, phases)
         require_one_phase(job, phases)
         start = _start_weights(model, phases, parameters)
-        setting = _setting(job, work, model, examples, phases, parameters, steps)
+        parts = Parts(model=model, tokenizer=work.tokenizer, reference=reference)
+        setting = _setting(job, work, parts, examples, phases, parameters, steps)
         loaded = time.perf_counter()
         ended = _run_phases(setting, phases, folder=folder, rank=rank)
         best = take_best(setting, model, ended.history, folder=folder)
@@ -183,7 +185,7 @@ def trace(
 def _setting(
     job: TrainJob,
     work: _Work,
-    model: torch.nn.Module,
+    parts: Parts,
     examples: Examples,
     phases: Sequence[Phase],
     parameters: Sequence[ParameterInfo],
@@ -194,10 +196,10 @@ def _setting(
         job=job,
         learner=work.learner,
         peft=work.peft,
-        parts=Parts(model=model, tokenizer=work.tokenizer),
+        parts=parts,
         examples=examples,
         validation=Examples(work.prepared / "validation"),
-        anchors=Anchors(model, phases),
+        anchors=Anchors(parts.model, phases),
         kept=frozenset(trained | {one.name for one in parameters if one.role == "adapter"}),
         steps=steps,
         learning_rate=job.training["learning_rate"] or work.strategy.learning_rate,
@@ -234,13 +236,13 @@ def _require_one_end(job: TrainJob, phases: Sequence[Phase]) -> None:
 class _Work:
     """The opened inputs and plugins of a job."""
 
-    def __init__(self, job: TrainJob) -> None:
+    def __init__(self, job: TrainJob, scratch: Path) -> None:
         from transformers import AutoTokenizer
 
         store, plugins = Store.open(job.store), Plugins()
         dataset = store.open_artifact(ArtifactRef.parse(job.dataset)).folder
         self.prepared = store.open_artifact(ArtifactRef.parse(job.prepared)).folder
-        self.base = store.open_artifact(ArtifactRef.parse(job.base)).folder if job.base else None
+        self.base = whole_folder(store, ArtifactRef.parse(job.base), plugins, scratch=scratch) if job.base else None
         self.strategy = plugins.load("espalier.model_strategies", Choice(**job.strategy))
         self.peft = plugins.load("espalier.peft_methods", Choice(**job.peft)) if job.peft else None
         self.learner = plugins.load("espalier.learners", Choice(**job.learner))
@@ -253,9 +255,9 @@ class _Work:
         self.placement = Placement(zero_stage=job.zero_stage, workers=job.workers, dtype=job.training["dtype"])
 
 
-def _open(job: TrainJob) -> _Work:
+def _open(job: TrainJob, scratch: Path) -> _Work:
     require_zero(job)
-    work = _Work(job)
+    work = _Work(job, scratch)
     _require_supported(job, work)
     return work
 
@@ -263,10 +265,9 @@ def _open(job: TrainJob) -> _Work:
 def _require_supported(job: TrainJob, work: _Work) -> None:
     """Refuses what the plugins ask for and this version would silently leave out."""
     at = f"candidates.{job.candidate}"
-    if work.learner.needs_reference or work.learner.auxiliaries:
+    if work.learner.auxiliaries:
         raise SpecError(
-            f"the learner {job.learner['name']} needs a reference model or other candidates' models: "
-            "they are not part of this version",
+            f"the learner {job.learner['name']} needs other candidates' models: they are not part of this version",
             field=f"{at}.learner",
             remedy="choose another learner",
         )
@@ -276,15 +277,24 @@ def _require_supported(job: TrainJob, work: _Work) -> None:
             field=f"{at}.peft",
             remedy="choose another initialisation or method",
         )
-    if work.base and (work.base / CARD).is_file() and read_card(work.base)["peft"]:
-        raise SpecError(
-            "the base is an adapter of another candidate, which this version does not merge",
-            field=f"{at}.base",
-            remedy="start from a candidate whose strategy trains a whole model",
-        )
+
+
+def _reference(work: _Work, job: TrainJob) -> torch.nn.Module | None:
+    """Returns a frozen copy of the model's start, where the learner compares with it and no adapter can be put off."""
+    if not work.learner.needs_reference or (work.peft and work.peft.traits().reference == "disable"):
+        return None
+    import transformers
+
+    transformers.set_seed(job.training["seed"])
+    blueprint = work.strategy.blueprint(work.head, tokenizer=work.prepared / "tokenizer", base=work.base)
+    model: torch.nn.Module = work.strategy.build(blueprint, base=work.base, placement=work.placement)
+    return model.requires_grad_(False).eval()
 
 
 def _build(work: _Work, job: TrainJob) -> tuple[torch.nn.Module, Blueprint, tuple[ParameterInfo, ...]]:
+    import transformers
+
+    transformers.set_seed(job.training["seed"])
     blueprint = work.strategy.blueprint(work.head, tokenizer=work.prepared / "tokenizer", base=work.base)
     placement = work.peft.place(work.placement) if work.peft else work.placement
     model = work.strategy.build(blueprint, base=work.base, placement=placement)

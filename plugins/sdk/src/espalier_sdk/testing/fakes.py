@@ -48,6 +48,7 @@ class FakeLearner:
 
     heads: frozenset[HeadKind] = frozenset({"sequence-classification"})
     auxiliaries: Mapping[str, HeadKind] = field(default_factory=dict)
+    needs_reference: bool = False
 
 
 @dataclass
@@ -56,10 +57,13 @@ class FakePeft:
 
     zero_stages: frozenset[ZeroStage] = frozenset({0, 1, 2, 3})
     heads: frozenset[HeadKind] = frozenset({"sequence-classification"})
+    mergeable: bool = True
 
     def traits(self) -> PeftTraits:
         """Returns the traits."""
-        return PeftTraits(self.zero_stages, self.heads, identity_at_start=True, mergeable=True, mixes_in_batch=True)
+        return PeftTraits(
+            self.zero_stages, self.heads, identity_at_start=True, mergeable=self.mergeable, mixes_in_batch=True
+        )
 
 
 class FakeMetric:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -71,7 +72,8 @@ def _check_training(name: str, learner: Any, task: Any, rows: pa.Table, place: P
     assert not changed, f"{name}: arguments() changes {', '.join(changed)}, which the service decides"
     head = task.head(state)
     model = tiny("llama" if head.kind == "causal-lm" else "bert", head).model
-    inputs = dict(learner.inputs(Parts(model=model, tokenizer=tokenizer)))
+    reference = copy.deepcopy(model).requires_grad_(False) if learner.needs_reference else None
+    inputs = dict(learner.inputs(Parts(model=model, tokenizer=tokenizer, reference=reference)))
     owned = [key for key in inputs if key in _OWNED]
     assert not owned, f"{name}: inputs() holds {', '.join(owned)}, which the service gives"
     trained = [key for key in encoded.column_names if key not in _NOT_TRAINED and not key.startswith(RESERVED_PREFIX)]

@@ -20,8 +20,8 @@ from espalier_runtime.arithmetic import dtype_of
 from espalier_runtime.plugins import Plugins
 from espalier_runtime.secrets import with_secrets, without_secrets
 from espalier_runtime.specs.document import Location, SpecDocument
-from espalier_runtime.specs.feasibility import candidate_problems, config_problems
-from espalier_runtime.specs.models import Candidate, Spec
+from espalier_runtime.specs.feasibility import base_problems, candidate_problems, config_problems
+from espalier_runtime.specs.models import Candidate, From, Spec
 from espalier_runtime.specs.reading import choices_of, validation_problems
 
 
@@ -85,6 +85,10 @@ def _check_candidate(spec: Spec, name: str, document: SpecDocument, plugins: Plu
         if candidate.peft and (method := found.loaded.get((*at, "peft"))):
             with plugins.blaming("espalier.peft_methods", candidate.peft.name, "traits"):
                 method.traits()  # `compose` asks for them too; here the one that fails is known
+        if isinstance(candidate.base, From) and (other := spec.candidates[candidate.base.from_].peft):
+            adapter = found.loaded.get(("candidates", candidate.base.from_, "peft"))
+            with plugins.blaming("espalier.peft_methods", other.name, "traits"):
+                found.spec += list(base_problems(candidate, adapter, at, document)) if adapter else []
         with plugins.blaming("espalier.model_strategies", candidate.strategy.name, "what it says of itself"):
             found.spec += list(_conflicts(name, candidate, found.loaded, document))
     except PluginError as error:

@@ -41,7 +41,6 @@ def candidate_problems(
     """Yields what a candidate asks for that can never run; `strategy` is its strategy's config."""
     candidate, at = spec.candidates[name], ("candidates", name)
     yield from _batch_problems(candidate, at, document)
-    yield from _base_problems(spec, candidate, at, document)
     yield from _auxiliary_problems(candidate, learner.auxiliaries, at, document)
     longest, wanted = getattr(strategy, "max_positions", None), candidate.training.max_tokens
     if isinstance(longest, int) and longest < wanted:
@@ -55,6 +54,18 @@ def candidate_problems(
         )
 
 
+def base_problems(candidate: Candidate, method: Any, at: Location, document: SpecDocument) -> Iterator[Problem]:
+    """Yields that a candidate starts from another one's adapter whose PEFT method cannot be merged into its base."""
+    if isinstance(candidate.base, From) and not method.traits().mergeable:
+        yield document.problem(
+            (*at, "base", "from"),
+            f"candidate {candidate.base.from_!r} is an adapter that cannot be merged into its base",
+            code="adapter_base",
+            given=candidate.base.from_,
+            remedy="start from a whole model, or from an adapter that can be merged, such as one of lora",
+        )
+
+
 def _batch_problems(candidate: Candidate, at: Location, document: SpecDocument) -> Iterator[Problem]:
     batch, where = candidate.training.batch_size, candidate.where
     per_pass = where.workers * (where.micro_batch_size or max(1, batch // where.workers))
@@ -65,17 +76,6 @@ def _batch_problems(candidate: Candidate, at: Location, document: SpecDocument) 
             code="batch_size",
             given=batch,
             accepted=f"a multiple of {per_pass}",
-        )
-
-
-def _base_problems(spec: Spec, candidate: Candidate, at: Location, document: SpecDocument) -> Iterator[Problem]:
-    if isinstance(candidate.base, From) and spec.candidates[candidate.base.from_].peft is not None:
-        yield document.problem(
-            (*at, "base", "from"),
-            f"candidate {candidate.base.from_!r} is an adapter on a base, no whole model to start from",
-            code="adapter_base",
-            given=candidate.base.from_,
-            remedy="start from a candidate whose strategy trains a whole model",
         )
 
 
