@@ -1,4 +1,4 @@
-"""Espalier's training against the bare Hugging Face Trainer: same model, data and steps, in one run, in turn.
+"""Espalier's training against the bare Hugging Face Trainer: same model, data, steps and arithmetic (float32), in turn.
 
     python tests/benchmarks/training_overhead.py [--steps 30] [--rounds 3] [--candidate full] [--uniform]
 
@@ -34,8 +34,8 @@ name: bench
 objective: {{task: {{name: classification, config: {{text: text, target: label}}}}, metric: macro_f1}}
 data: {{words: {{sources: [{{name: files, config: {{paths: [none.csv]}}}}]}}}}
 candidates:
-  full: {{strategy: full-finetune, base: minilm, training: {{max_steps: {steps}, seed: {seed}, max_tokens: 64}}}}
-  lora: {{strategy: peft, base: minilm, peft: lora, training: {{max_steps: {steps}, seed: {seed}, max_tokens: 64}}}}
+  full: {{strategy: full-finetune, base: minilm, training: {training}}}
+  lora: {{strategy: peft, base: minilm, peft: lora, training: {training}}}
 """
 
 
@@ -86,7 +86,8 @@ def make_dataset(folder: Path, *, uniform: bool) -> str:
 def espalier(folder: Path, dataset: str, arguments: argparse.Namespace, *, seed: int) -> float:
     """Trains through the service's command and returns seconds per step."""
     spec = folder / "bench.yaml"
-    spec.write_text(SPEC.format(steps=arguments.steps, seed=seed))
+    training = f"{{max_steps: {arguments.steps}, seed: {seed}, max_tokens: 64, dtype: float32}}"
+    spec.write_text(SPEC.format(training=training))
     (folder / "none.csv").write_text("text,label\na,b\n")
     line = ["--spec", str(spec), "--store", str(folder / "store"), "--candidate", arguments.candidate, "--json"]
     base = service([*line, "--stage", "base"])["ref"]

@@ -23,7 +23,12 @@ ONLY = ["--only", "train", "--candidate", "tiny"]
 
 def start(spec: Path) -> subprocess.Popen[bytes]:
     line = [sys.executable, "-m", "espalier_pipeline.command", "run", str(spec), *ONLY, "--json"]
-    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, preexec_fn=hear_interrupts)
+
+
+def hear_interrupts() -> None:
+    """Undoes what a shell does to a test run in the background: it ignores SIGINT, and so does all that it starts."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def refs(document: dict) -> dict[tuple[str, str], str]:
@@ -88,8 +93,10 @@ def test_a_killed_stage_is_tried_again_and_makes_the_same(unbroken, ray_session,
 
 def test_an_interrupted_run_says_so_and_ends_with_130(ray_session, small: Path) -> None:
     child = start(small)
-    time.sleep(4.0)
+    deadline = time.monotonic() + 60
+    while not psutil.Process(child.pid).children() and time.monotonic() < deadline:
+        time.sleep(0.1)  # until a stage is at work
     os.kill(child.pid, signal.SIGINT)
-    assert child.wait(timeout=30) == 130
+    assert child.wait(timeout=60) == 130
     record = json.loads(next((small.parent / ".espalier" / "runs").glob("*/run.json")).read_text())
     assert record["state"] == "interrupted"
