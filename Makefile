@@ -48,9 +48,8 @@ test-unit: setup ## The unit layer alone: seconds, no Ray
 test-integration: setup ## The tests that need Ray, a server or a browser
 	$(BIN)/python -m pytest tests/integration
 
-test-full: setup-deepspeed ## All tests, and those that need DeepSpeed: make setup takes it out again
-	$(BIN)/python -m pytest tests/integration/pipeline/test_zero.py
-	$(MAKE) test
+test-full: test setup-deepspeed ## All tests, and those that take minutes or need DeepSpeed, which stays in .venv
+	$(BIN)/python -m pytest -m heavy tests/integration
 
 lint: setup ## Style, types, and the arrows between distributions
 	$(BIN)/ruff check .

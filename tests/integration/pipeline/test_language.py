@@ -42,6 +42,7 @@ def test_a_language_model_is_measured_by_the_likelihood_of_held_out_text(example
     assert isinstance(row["prediction"], str)
 
 
+@pytest.mark.heavy
 def test_a_pretrained_model_is_taught_to_answer_and_shows_what_it_writes(examples: Path, ray_session) -> None:
     few = [f"candidates.{name}.training.epochs=4" for name in ("language", "tuned")]
     spec = examples / "instruction-tuning" / "instruction-tuning.yaml"

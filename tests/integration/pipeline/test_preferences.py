@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
 from espalier_pipeline import run
 from espalier_pipeline.learning import history, series
 from espalier_pipeline.view import QuietView
@@ -14,6 +15,7 @@ from espalier_runtime.store import Store
 EXAMPLE = Path(__file__).resolve().parents[3] / "examples" / "preferences"
 
 
+@pytest.mark.heavy
 def test_a_model_that_answers_learns_from_pairs_and_both_are_measured_alike(tmp_path: Path, ray_session) -> None:
     folder = tmp_path / "preferences"
     shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns(".espalier"))

@@ -65,6 +65,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
+@pytest.mark.heavy
 @needs_deepspeed
 @pytest.mark.parametrize("candidate", ["tiny", "adapted"])
 @pytest.mark.parametrize(
@@ -82,6 +83,7 @@ def test_zero_learns_what_plain_data_parallelism_learns(
     _compare(Trained(folder, candidate), **where)
 
 
+@pytest.mark.heavy
 @needs_deepspeed
 def test_accumulated_micro_batches_learn_what_whole_ones_learn(folder: Path, ray_session: object) -> None:
     _compare(Trained(folder, "tiny"), zero_stage=2, micro_batch_size=4)  # without dropout: it falls on other places
