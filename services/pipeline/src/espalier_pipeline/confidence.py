@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from espalier_sdk import ArtifactRef
 from espalier_sdk.columns import ID, PREDICTION, RESERVED_PREFIX, SCORE, TARGET
 
+from espalier_pipeline.predictions import predictions_of
+
 if TYPE_CHECKING:
     import pyarrow as pa
     from espalier_runtime.store import Store
@@ -44,10 +46,8 @@ def confidence(stages: Sequence[Mapping[str, Any]], store: Store, candidate: str
     import pyarrow.parquet as pq
     from espalier_runtime.tables import read_parts
 
-    wanted = ("evaluate", f"{candidate}-validation")
-    ref = next((one["ref"] for one in stages if (one["stage"], one["name"]) == wanted), None)
-    path = store.open_artifact(ArtifactRef.parse(ref)).folder / "predictions.parquet" if ref else None
-    if path is None or not path.is_file() or not _has_scores(pq.read_schema(path)):
+    path = predictions_of(stages, store, candidate, "validation")
+    if path is None or not _has_scores(pq.read_schema(path)):
         return None
     table = pq.read_table(path, columns=[ID, TARGET, PREDICTION, SCORE])
     rows = [row for row in table.to_pylist() if row[TARGET] is not None and row[SCORE] is not None]

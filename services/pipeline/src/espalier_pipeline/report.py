@@ -17,12 +17,11 @@ from espalier_sdk.columns import PREDICTION, TARGET
 
 from espalier_pipeline import learning, tables
 from espalier_pipeline.confidence import confidence
+from espalier_pipeline.predictions import predictions_of
 from espalier_pipeline.samples import samples
 
 if TYPE_CHECKING:
     from espalier_pipeline.result import RunResult
-
-PREDICTIONS = "predictions.parquet"
 
 
 def write_report(result: RunResult, store: Store, path: Path) -> None:
@@ -68,7 +67,11 @@ def _content(result: RunResult, store: Store) -> dict[str, Any]:
         "learned_plots": [(name, plot) for name, found in histories.items() if (plot := plots.learned(found))],
         "overfitting": [(name, said) for name, found in histories.items() if (said := learning.overfitting(found))],
         "phase_plots": [(name, plots.phases(found)) for name, found in trained.items() if found],
-        "confusion_plots": [(one["name"], plots.confusion(_confusion(one))) for one in shown if _confusion(one)],
+        "confusion_plots": [
+            (one["name"], "test" if one["test"] else "validation", plots.confusion(counts))
+            for one in shown
+            if (counts := _confusion(one))
+        ],
         "samples": samples(document["stages"], store, document["chosen"]),
         "confidence": sure,
         "coverage_plot": plots.coverage(sure.curve) if sure else None,
@@ -118,10 +121,8 @@ def _numbers(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    name = f"{candidate}-{split}"
-    refs = [one["ref"] for one in document["stages"] if one["stage"] == "evaluate" and one["name"] == name]
-    path = store.open_artifact(ArtifactRef.parse(refs[-1])).folder / PREDICTIONS if refs else None
-    if path is None or not path.is_file() or not pa.types.is_floating(pq.read_schema(path).field(PREDICTION).type):
+    path = predictions_of(document["stages"], store, candidate, split)
+    if path is None or not pa.types.is_floating(pq.read_schema(path).field(PREDICTION).type):
         return None
     table = pq.read_table(path, columns=[TARGET, PREDICTION])
     table = table.filter(table.column(TARGET).is_valid())

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from espalier_sdk import ArtifactRef
 from espalier_sdk.columns import PREDICTION, QUESTION, TARGET
+
+from espalier_pipeline.predictions import predictions_of
 
 if TYPE_CHECKING:
     from espalier_runtime.store import Store
@@ -21,12 +22,8 @@ def samples(stages: Sequence[Mapping[str, Any]], store: Store, candidate: str) -
     """Returns `question`, `target` and `answer` of rows spread evenly over a candidate's validation predictions."""
     import pyarrow.parquet as pq
 
-    wanted = ("evaluate", f"{candidate}-validation")
-    ref = next((one["ref"] for one in stages if (one["stage"], one["name"]) == wanted), None)
-    if ref is None:
-        return []
-    path = store.open_artifact(ArtifactRef.parse(ref)).folder / "predictions.parquet"
-    if not path.is_file() or QUESTION not in pq.read_schema(path).names:
+    path = predictions_of(stages, store, candidate, "validation")
+    if path is None or QUESTION not in pq.read_schema(path).names:
         return []
     table = pq.read_table(path, columns=[QUESTION, TARGET, PREDICTION])
     count = min(_SHOWN, table.num_rows)
