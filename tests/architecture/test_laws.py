@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
 import tomllib
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -89,13 +88,6 @@ def test_no_plugin_is_named_outside_its_own_folder_by_the_runtime_or_a_service()
             if path.name not in allowed and "testing" not in path.parts:
                 found = pattern.findall(path.read_text(encoding="utf-8"))
                 assert not [name for name in found if name not in ("accuracy", "classification")], f"{path}: {found}"
-
-
-def test_the_generated_references_are_current() -> None:
-    done = subprocess.run(
-        [sys.executable, "docs/generate.py", "--check"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
 
 
 def test_the_lock_holds_hashes_and_no_addresses() -> None:

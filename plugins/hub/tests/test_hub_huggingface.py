@@ -169,6 +169,7 @@ def test_an_unknown_commit_and_an_unknown_repository_are_told_apart(hub: Hub, tm
 
 def test_without_hub_and_cache_the_remedy_names_both(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)  # between its retries
     with pytest.raises(DataError, match="not in the cache, and the hub is not reached") as refused:
         base().fetch(COMMIT, tmp_path)
     assert "HF_HOME" in str(refused.value.problems[0].remedy)

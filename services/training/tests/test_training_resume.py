@@ -85,27 +85,33 @@ def broken(job: TrainJob, at: int, monkeypatch: pytest.MonkeyPatch, *, out: Path
             train(job, out=out)
 
 
-@pytest.mark.parametrize("at", [1, 4, 6, 7, 11], ids="broken at step {}".format)
 @pytest.mark.parametrize(
-    ("control", "dtype"),
-    [(None, "float32"), (Thaw(), "float32"), (None, "bfloat16")],
+    ("control", "dtype", "moments"),
+    [(None, "float32", (1, 6, 11)), (Thaw(), "float32", (4, 6, 7)), (None, "bfloat16", (7,))],
     ids=["one phase", "two phases", "bfloat16"],
 )
 def test_broken_at_any_step_it_goes_on_to_the_same_bytes(
-    job: TrainJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, controlled: Any, control: Any, dtype: str, at: int
+    job: TrainJob,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    controlled: Any,
+    control: Any,
+    dtype: str,
+    moments: Sequence[int],
 ) -> None:
     job = replace(job, training=job.training | {"dtype": dtype})
     if control:
         controlled(control)
     train(job, out=tmp_path / "unbroken")
-    resumable = replace(job, checkpoints=str(tmp_path / "checkpoints"))
-    broken(resumable, at, monkeypatch, out=tmp_path / "nothing")
-    metrics = train(resumable, out=tmp_path / "resumed")
-    assert metrics["resumed_at"] == ((at - 1) // 3 * 3 or None)
-    assert metrics["steps"] == 12
-    assert content(tmp_path / "resumed") == content(tmp_path / "unbroken")
-    assert not (tmp_path / "checkpoints").exists()
-    assert not (tmp_path / "nothing").exists()
+    for at in moments:
+        resumable = replace(job, checkpoints=str(tmp_path / f"checkpoints-{at}"))
+        broken(resumable, at, monkeypatch, out=tmp_path / "nothing")
+        metrics = train(resumable, out=tmp_path / f"resumed-{at}")
+        assert metrics["resumed_at"] == ((at - 1) // 3 * 3 or None), at
+        assert metrics["steps"] == 12
+        assert content(tmp_path / f"resumed-{at}") == content(tmp_path / "unbroken"), at
+        assert not Path(resumable.checkpoints or "").exists()
+        assert not (tmp_path / "nothing").exists()
 
 
 def test_what_is_frozen_in_every_phase_but_one_moves_in_that_one_only(
