@@ -3,15 +3,68 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import pytest
+import torch
 from espalier_learners import Supervised
-from espalier_sdk import Parts
+from espalier_learners.weighting import balanced
+from espalier_sdk import Parts, SpecError
 from espalier_sdk.testing import check_learner
 from espalier_sdk.testing.tiny import write_tokenizer
 
 
-def test_supervised_passes_its_kit() -> None:
-    check_learner("supervised")
+@pytest.mark.parametrize("config", [{}, {"class_weights": "balanced"}], ids=["plain", "balanced"])
+def test_supervised_passes_its_kit(config: dict[str, Any]) -> None:
+    check_learner("supervised", config=config)
+
+
+class Asked:
+    """What a trainer is as far as the weights go: it knows its model and its examples."""
+
+    def __init__(self, labels: list[Any], problem: str, outputs: int) -> None:
+        self.model = SimpleNamespace(config=SimpleNamespace(problem_type=problem, num_labels=outputs))
+        self.train_dataset = [{"labels": label} for label in labels]
+
+
+def loss(labels: list[Any], problem: str, *, logits: list[Any], asked: list[Any]) -> float:
+    outputs = len(torch.tensor(logits)[0].flatten()) if problem != "tokens" else 2
+    trainer = balanced(Asked)(labels, problem, outputs)  # type: ignore[arg-type]
+    inputs = {"input_ids": torch.tensor(logits, dtype=torch.float32), "labels": torch.tensor(asked)}
+    return float(trainer.compute_loss(lambda input_ids: SimpleNamespace(logits=input_ids), inputs))
+
+
+def test_balanced_labels_count_the_same_in_all() -> None:
+    three_and_one = [[0.0, 1.0]] * 3 + [[1.0, 0.0]]  # each answer is wrong by the same
+    one = float(torch.nn.functional.cross_entropy(torch.tensor([[0.0, 1.0]]), torch.tensor([0])))
+    found = loss([0, 0, 0, 1], "single_label_classification", logits=three_and_one, asked=[0, 0, 0, 1])
+    assert found == pytest.approx(one)
+    rare = loss([0, 0, 0, 1], "single_label_classification", logits=[[1.0, 0.0]], asked=[1])
+    often = loss([0, 0, 0, 1], "single_label_classification", logits=[[0.0, 1.0]], asked=[0])
+    assert rare == pytest.approx(3 * often)  # a batch of its own tells so too: it is not divided by its weights
+
+
+def test_tokens_without_a_label_count_nothing() -> None:
+    labels = [[-100, 0, 0, 0], [1]]
+    logits = [[[9.0, 0.0], [0.0, 1.0], [0.0, 1.0]]]
+    alone = loss(labels, "tokens", logits=[[[0.0, 1.0]]], asked=[[0]])
+    assert loss(labels, "tokens", logits=logits, asked=[[-100, 0, 0]]) == pytest.approx(alone)
+
+
+def test_each_of_several_labels_is_weighed_against_its_absence() -> None:
+    labels = [[1.0, 1.0], [0.0, 1.0], [0.0, 0.0], [0.0, 0.0]]
+    there = loss(labels, "multi_label_classification", logits=[[0.0, 0.0]], asked=[[1.0, 0.0]])
+    absent = loss(labels, "multi_label_classification", logits=[[0.0, 0.0]], asked=[[0.0, 0.0]])
+    assert there == pytest.approx(2 * absent)  # 3 to 1 are weighed up: (3 + 1) / 2 against (1 + 1) / 2
+
+
+def test_numbers_are_not_weighed() -> None:
+    with pytest.raises(SpecError, match="this task has numbers"):
+        balanced(Asked)([0.5], "regression", 1)  # type: ignore[arg-type]
+    spans = SimpleNamespace(head_kind="question-answering")
+    with pytest.raises(SpecError, match="this task has none"):
+        Supervised(Supervised.Config(class_weights="balanced")).columns(spans)  # type: ignore[arg-type]
 
 
 def test_a_batch_is_padded_to_its_longest_example(tmp_path: Path) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from espalier_sdk import Budget, Columns, HeadKind, Parts, PluginConfig
+from espalier_sdk import Budget, Columns, HeadKind, Parts, PluginConfig, SpecError
+from pydantic import Field
 
 from espalier_learners.padding import PadToLongest
+from espalier_learners.weighting import FIELD, balanced
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -16,8 +18,15 @@ if TYPE_CHECKING:
     from transformers import Trainer, TrainingArguments
 
 
+_LABELLED = frozenset({"sequence-classification", "token-classification"})
+
+
 class SupervisedConfig(PluginConfig):
-    """Supervised learning has no options of its own."""
+    """How much each label counts."""
+
+    class_weights: Literal["balanced"] | None = Field(
+        default=None, description="balanced: rare labels count more, so that each label counts the same in all."
+    )
 
 
 class Supervised:
@@ -36,6 +45,8 @@ class Supervised:
 
     def columns(self, task: Task) -> Columns:
         """Returns the task's columns: its labels are the signal."""
+        if self._config.class_weights and task.head_kind not in _LABELLED:
+            raise SpecError("weighs labels, and this task has none", field=FIELD, remedy="leave class_weights out")
         return task.columns()
 
     def encode(self, rows: pa.Table, *, task: Task, state: Any, tokenizer: Tokenizer, budget: Budget) -> pa.Table:
@@ -43,11 +54,11 @@ class Supervised:
         return task.encode(rows, state=state, tokenizer=tokenizer, budget=budget)
 
     def trainer(self) -> type[Trainer]:
-        """Returns transformers' Trainer."""
+        """Returns transformers' Trainer, or one that weighs labels."""
         from transformers import Trainer
 
         found: type[Trainer] = Trainer
-        return found
+        return balanced(found) if self._config.class_weights else found
 
     def arguments(self, common: Mapping[str, Any]) -> TrainingArguments:
         """Returns the common arguments as they are."""
