@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,60 @@ def test_training_ends_at_the_step_whose_loss_is_nan_and_not_at_the_last_one(mad
     wild = replace(made.job, training=made.job.training | {"learning_rate": 1e30, "warmup": 0.0, "max_steps": 40})
     with pytest.raises(TrainingFailed) as failed:
         train(wild, out=tmp_path)
-    assert int(failed.value.problems[0].message.rsplit(" ", 1)[1]) < 10
+    found = re.search(r"at step (\d+), on the prepared rows ([\d, ]+) of", failed.value.problems[0].message)
+    assert found
+    assert int(found[1]) < 10
+    named = [int(row) for row in found[2].split(", ")]
+    assert len(set(named)) == 8
+    assert max(named) <= 48
+
+
+def test_the_rows_of_a_step_are_those_that_it_was_shown(made: Made, tmp_path: Path, monkeypatch: Any) -> None:
+    """Each pass is told with the rows that the order says, in both epochs, and the last batch of an epoch."""
+    from espalier_training import engine as module
+
+    prepared = read_parts(made.place.store.open_artifact(made.prepared).folder / "train").column("labels").to_pylist()
+    said: list[list[int]] = []
+    shown: list[list[int]] = []
+    monkeypatch.setattr(module, "require_finite_loss", lambda loss, step, rows: said.append(rows()))
+    learner = type(made.place.plugins.load("espalier.learners", Choice(**made.job.learner)))
+    collate = learner.inputs
+
+    def inputs(self: Any, parts: Any) -> dict[str, Any]:
+        pad = collate(self, parts)["data_collator"]
+
+        def noted(examples: list[Any]) -> Any:
+            if torch.is_grad_enabled():
+                shown.append([int(one["labels"]) for one in examples])
+            return pad(examples)
+
+        return {"data_collator": noted}
+
+    monkeypatch.setattr(learner, "inputs", inputs)
+    train(replace(made.job, training=made.job.training | {"validations": 0}), out=tmp_path)
+    assert len(said) == 12
+    assert [[prepared[row] for row in rows] for rows in said] == shown
+    assert sorted(row for rows in said[:6] for row in rows) == list(range(48))
+
+
+def test_memory_that_runs_out_names_what_was_asked_and_what_to_change(
+    made: Made, tmp_path: Path, monkeypatch: Any
+) -> None:
+    from espalier_training import train as module
+    from transformers import TrainerCallback
+
+    class Greedy(TrainerCallback):
+        def on_step_begin(self, *_: Any, **__: Any) -> None:
+            torch.empty(2**50, dtype=torch.uint8)
+
+    monkeypatch.setattr(module, "guard", Greedy)
+    with pytest.raises(TrainingFailed, match=r"8 examples of up to 16 tokens asked for 1048576\.0 GiB, with") as failed:
+        train(made.job, out=tmp_path)
+    (problem,) = failed.value.problems
+    assert problem.code == "out_of_memory"
+    assert problem.field == "candidates.scratch.where"
+    assert str(problem.remedy).startswith("where.micro_batch_size: 4 (same batch, in more passes); or where.gradient_")
+    assert not list(tmp_path.iterdir())
 
 
 def test_weights_that_the_last_update_spoiled_are_refused(made: Made, tmp_path: Path) -> None:

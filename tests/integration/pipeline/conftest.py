@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import random
+import shutil
 from pathlib import Path
 
 import pytest
+from espalier_pipeline import run
+from espalier_pipeline.view import QuietView
 
 SPEC = """\
 name: small
@@ -48,3 +51,17 @@ def write_small(folder: Path, rows: int = 160) -> Path:
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
     return write_small(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def _dataset(ray_session: object, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    spec = write_small(tmp_path_factory.mktemp("dataset"))
+    run(spec, only="preprocess", view=QuietView())
+    return spec.parent
+
+
+@pytest.fixture
+def prepared(_dataset: Path, tmp_path: Path) -> Path:
+    """The small spec beside a home that holds its dataset."""
+    shutil.copytree(_dataset, tmp_path / "prepared")
+    return tmp_path / "prepared" / "small.yaml"

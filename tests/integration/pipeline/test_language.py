@@ -23,21 +23,20 @@ def examples(tmp_path: Path) -> Path:
 
 
 def test_a_language_model_is_measured_by_the_likelihood_of_held_out_text(examples: Path, ray_session) -> None:
-    few = [f"candidates.{name}.training.epochs={count}" for name, count in (("llama", 6), ("gpt2", 1))]
+    few = ["candidates.llama.training.epochs=6"]
     spec = examples / "language-model" / "language-model.yaml"
-    document = run(spec, overrides=few, view=QuietView()).document()
-    assert [one["name"] for one in document["candidates"]] == ["llama", "gpt2"]  # the fewer bits, the better
-    for one in document["candidates"]:
-        bits = one["validation"]["bits_per_byte"]
-        assert 2 < bits["low"] < bits["value"] < bits["high"] < 8  # random bytes need 8
-        assert one["validation"]["perplexity"]["value"] < 600  # a guess among all tokens has 600
+    document = run(spec, overrides=few, candidate="llama", view=QuietView()).document()
+    [llama] = document["candidates"]
+    bits = llama["validation"]["bits_per_byte"]
+    assert 2 < bits["low"] < bits["value"] < bits["high"] < 8  # random bytes need 8
+    assert llama["validation"]["perplexity"]["value"] < 600  # a guess among all tokens has 600
     assert document["baselines"] == []
     page = Path(document["report"]).read_text(encoding="utf-8")
     assert "Where it is right" not in page
     assert "What llama writes" not in page  # plain texts ask nothing
     begin = examples / "begin.jsonl"
     begin.write_text('{"prompt": "Water in the"}\n', encoding="utf-8")
-    [row] = predict(document["candidates"][0]["model"], begin, home=spec.parent / ".espalier")
+    [row] = predict(llama["model"], begin, home=spec.parent / ".espalier")
     assert set(row) == {"prompt", "prediction"}
     assert isinstance(row["prediction"], str)
 

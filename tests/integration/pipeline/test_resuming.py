@@ -5,20 +5,22 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from espalier_pipeline.command import run as command
 
 LONG = ["--set", "candidates.tiny.training.max_steps=400", "--candidate", "tiny"]
 
 
-def test_a_worker_that_is_killed_ends_with_the_same_weights(small: Path, ray_session, capsys) -> None:
-    assert command(["verify-resume", str(small), *LONG, "--kills", "1", "--every", "50", "--json"]) == 0
+def test_a_worker_that_is_killed_ends_with_the_same_weights(prepared: Path, capsys) -> None:
+    assert command(["verify-resume", str(prepared), *LONG, "--kills", "1", "--every", "50", "--json"]) == 0
     (proof,) = json.loads(capsys.readouterr().out)["candidates"]
     assert proof["equal"]
     assert len(proof["killed_at"]) == 1
     assert proof["resumed_at"] >= 50
 
 
-def test_a_training_that_is_too_short_to_be_killed_is_refused(small: Path, ray_session, capsys) -> None:
+@pytest.mark.heavy
+def test_a_training_that_is_too_short_to_be_killed_is_refused(prepared: Path, capsys) -> None:
     short = ["--set", "candidates.tiny.training.max_steps=3", "--candidate", "tiny"]
-    assert command(["verify-resume", str(small), *short, "--kills", "1", "--every", "5"]) == 8
+    assert command(["verify-resume", str(prepared), *short, "--kills", "1", "--every", "5"]) == 8
     assert "training was over after 0 of 1 kills" in capsys.readouterr().err

@@ -55,10 +55,8 @@ def cluster() -> Iterator[str]:
             time.sleep(0.5)
     yield address
     below = psutil.Process(holder.pid).children(recursive=True)
-    for process in (*below, holder):
-        process.terminate()
-    for process in psutil.wait_procs(below, timeout=5)[1]:
-        process.kill()
+    for process in (*below, psutil.Process(holder.pid)):
+        process.kill()  # nothing of it is wanted again; asked to end, it takes half a minute
     holder.wait(timeout=60)
     shutil.rmtree(temp, ignore_errors=True)
 
@@ -72,7 +70,8 @@ def test_a_submitted_pipeline_makes_what_a_local_run_would_and_is_followed(clust
     text = small.read_text().replace(
         "transforms: [clean,", "transforms: [clean, {name: loud, config: {columns: [text]}},"
     )
-    small.write_text(text)
+    start, stop = text.index("  wide:"), text.index("evaluate:")
+    small.write_text(text[:start] + text[stop : text.index("serve:")])  # one candidate, nothing to try against it
     store = small.parent / "shared" / "store"
     line = [sys.executable, "-m", "espalier_pipeline.command", "submit", str(small), "--address", cluster]
     line += ["--store", str(store), "--plugin", str(plugin)]

@@ -13,16 +13,16 @@ from espalier_sdk import ArtifactRef
 from safetensors.numpy import load_file
 
 
-def test_two_workers_learn_the_same_weights_as_one(small: Path, ray_session) -> None:
+def test_two_workers_learn_the_same_weights_as_one(prepared: Path) -> None:
     quiet = ["candidates.tiny.strategy.config.dropout=0.0", "candidates.tiny.where.cpus_per_worker=1"]
     # Whole batches alone: the last one of an epoch is filled up when it does not divide among workers.
     quiet.append("candidates.tiny.training.max_steps=4")
     weights, losses = [], []
     for workers in (1, 2):
         overrides = [*quiet, f"candidates.tiny.where.workers={workers}"]
-        result = run(small, only="train", candidate="tiny", overrides=overrides, view=QuietView())
+        result = run(prepared, only="train", candidate="tiny", overrides=overrides, view=QuietView())
         ref = ArtifactRef.parse(next(stage["ref"] for stage in result.stages if stage["stage"] == "train"))
-        store = Store.open(str(small.parent / ".espalier" / "store"))
+        store = Store.open(str(prepared.parent / ".espalier" / "store"))
         weights.append(load_file(store.open_artifact(ref).folder / "model.safetensors"))
         beside = store.beside(ref)
         assert beside is not None
@@ -38,10 +38,10 @@ def test_two_workers_learn_the_same_weights_as_one(small: Path, ray_session) -> 
     assert np.linalg.norm(whole[0] - whole[1]) < 5e-3 * np.linalg.norm(whole[0])
 
 
-def test_more_workers_than_the_cluster_has_are_refused_at_once(small: Path, ray_session, capsys) -> None:
+def test_more_workers_than_the_cluster_has_are_refused_at_once(prepared: Path, capsys) -> None:
     from espalier_pipeline.command import run as command
 
     options = ["--only", "train", "--candidate", "tiny", "--set", "candidates.tiny.where.workers=8"]
     more = ["--set", "candidates.tiny.where.cpus_per_worker=1"]
-    assert command(["run", str(small), *options, *more]) == 5
+    assert command(["run", str(prepared), *options, *more]) == 5
     assert "the cluster has 2 CPUs" in capsys.readouterr().err

@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from espalier_pipeline import run
-from espalier_pipeline.command import run as command
 from espalier_pipeline.view import QuietView
 from espalier_runtime.store import Store
 from espalier_sdk import ArtifactRef
 from safetensors.numpy import load_file
 
-needs_deepspeed = pytest.mark.skipif(
-    find_spec("deepspeed") is None, reason="DeepSpeed is not installed: make setup-deepspeed"
-)
+pytestmark = [
+    pytest.mark.heavy,
+    pytest.mark.skipif(find_spec("deepspeed") is None, reason="DeepSpeed is not installed: make setup-deepspeed"),
+]
 SPEC = """\
 name: zero
 objective: {task: {name: classification, config: {text: text, target: label}}, metric: macro_f1}
@@ -65,8 +65,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-@pytest.mark.heavy
-@needs_deepspeed
 @pytest.mark.parametrize("candidate", ["tiny", "adapted"])
 @pytest.mark.parametrize(
     "where",
@@ -83,8 +81,6 @@ def test_zero_learns_what_plain_data_parallelism_learns(
     _compare(Trained(folder, candidate), **where)
 
 
-@pytest.mark.heavy
-@needs_deepspeed
 def test_accumulated_micro_batches_learn_what_whole_ones_learn(folder: Path, ray_session: object) -> None:
     _compare(Trained(folder, "tiny"), zero_stage=2, micro_batch_size=4)  # without dropout: it falls on other places
 
@@ -99,10 +95,3 @@ def _compare(trained: Trained, **where: object) -> None:
     # AdamW's first steps are signs: where a gradient is all but zero, rounding decides a weight's.
     assert np.linalg.norm(whole[0] - whole[1]) < 5e-3 * np.linalg.norm(whole[0])
     assert not [path.name for path in folder.iterdir() if path.suffix in (".pt", ".bin")]
-
-
-@pytest.mark.skipif(find_spec("deepspeed") is not None, reason="DeepSpeed is installed")
-def test_zero_without_deepspeed_says_what_to_install(folder: Path, ray_session: object, capsys) -> None:
-    options = ["--only", "train", "--candidate", "tiny", "--set", "candidates.tiny.where.zero_stage=2"]
-    assert command(["run", str(folder / "zero.yaml"), *options]) == 2
-    assert "zero_stage 2 needs DeepSpeed, which is not installed" in capsys.readouterr().err

@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import httpx
+import pytest
 from espalier_serving.database import open_database
 from espalier_serving.keys import list_keys
 from espalier_serving.tables import Variant
@@ -46,6 +47,7 @@ def test_a_champion_that_does_not_open_ends_the_start_with_its_reason(joined_ray
     assert "Traceback" not in (tmp_path / "stderr.txt").read_text()
 
 
+@pytest.mark.heavy
 def test_a_champion_that_was_repaired_is_served_at_the_next_start(joined_ray: None, tmp_path: Path) -> None:
     database = f"sqlite:///{tmp_path / 'endpoint.db'}"
     propose_echoes(database, a={"refuses_to_load": "the file is damaged"})

@@ -9,7 +9,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,8 @@ from espalier_training.job import PROGRESS, TrainJob
 if TYPE_CHECKING:
     import torch
     from espalier_sdk.protocols import PeftMethod
+
+_TOLD = 8  # rows of a batch that a message names
 
 
 def reporter(job: TrainJob, *, steps: int, tokens_per_step: float) -> Any:
@@ -56,18 +58,30 @@ def reporter(job: TrainJob, *, steps: int, tokens_per_step: float) -> Any:
 
 
 def guard() -> Any:
-    """Returns the callback that ends training at the first logged loss that is no number, on every worker alike."""
+    """Returns the callback that ends training at the first logged loss or gradient that is no number.
+
+    Every worker logs the same step, so all end alike.
+    """
     from transformers import TrainerCallback
 
     class Guard(TrainerCallback):
-        """Looks at each logged loss."""
+        """Looks at what is logged."""
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **_: Any) -> None:
-            loss = (logs or {}).get("loss", 0.0)
-            if not math.isfinite(loss):
-                raise _diverged(f"the loss became {loss} at step {state.global_step}")
+            for name, said in (("loss", "the loss"), ("grad_norm", "the norm of the gradient")):
+                value = (logs or {}).get(name, 0.0)
+                if not math.isfinite(value):
+                    raise _diverged(f"{said} became {value} at step {state.global_step}")
 
     return Guard()
+
+
+def require_finite_loss(loss: float, step: int, *, rows: Callable[[], Sequence[int]]) -> None:
+    """Refuses a pass whose loss is no number; `rows` tells which examples of the train split the step is about."""
+    if not math.isfinite(loss):
+        some = [str(row + 1) for row in sorted(rows())]
+        told = ", ".join(some[:_TOLD]) + (f" and {len(some) - _TOLD} more" if len(some) > _TOLD else "")
+        raise _diverged(f"the loss became {loss} at step {step}, on the prepared rows {told} of the train split")
 
 
 def after_step(method: PeftMethod, steps: int) -> Any:

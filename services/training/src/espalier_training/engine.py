@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from espalier_sdk import HeadKind, Parts, Phase, TrainingFailed, clean_name
 
+from espalier_training.callbacks import require_finite_loss
 from espalier_training.order import EpochOrder, follow_epochs
 from espalier_training.rules import Anchors, parameter_groups
 from espalier_training.zero import zero_config
@@ -100,6 +101,13 @@ def _with_rules(setting: Setting, phase: Phase, order: EpochOrder) -> type[Any]:
             shifted = [lambda step, at=at: at(step + phase.start) for at in whole.lr_lambdas]
             self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(whole.optimizer, shifted)
             return self.lr_scheduler
+
+        def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+            loss: torch.Tensor = super().training_step(*args, **kwargs)
+            if loss.device.type == "cpu":  # a GPU would be waited for: there the next logged loss tells
+                step, per_epoch = self.state.global_step, math.ceil(len(order) / setting.job.training["batch_size"])
+                require_finite_loss(float(loss), step + 1, rows=lambda: order.batch(step % per_epoch))
+            return loss
 
         def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **more: Any) -> Any:
             found = super().compute_loss(model, inputs, return_outputs=return_outputs, **more)

@@ -17,6 +17,7 @@ from espalier_runtime.specs.models import WhereSpec
 from espalier_sdk.errors import ClusterError, EspalierError, TrainingFailed
 
 from espalier_training.job import TrainJob
+from espalier_training.shortage import CODE, remedy
 
 
 def fit(train_job: TrainJob, where: WhereSpec, job: Job) -> dict[str, Any]:
@@ -54,9 +55,9 @@ def fit(train_job: TrainJob, where: WhereSpec, job: Job) -> dict[str, Any]:
             with result.checkpoint.as_directory() as folder:
                 shutil.copytree(folder, job.out, dirs_exist_ok=True)
     except WorkerGroupError as error:
-        raise _cause(error.worker_failures.values()) from error
+        raise _cause(error.worker_failures.values(), train_job) from error
     except ControllerError as error:
-        raise _cause([error]) from error
+        raise _cause([error], train_job) from error
     finally:
         shutil.rmtree(storage / name, ignore_errors=True)
     if "failed" in result.return_value:
@@ -121,8 +122,10 @@ def _check_capacity(where: WhereSpec, threads: int) -> None:
             )
 
 
-def _cause(errors: Any) -> EspalierError:
+def _cause(errors: Any, job: TrainJob) -> EspalierError:
     """Returns the first error of the family behind Ray's, else a TrainingFailed with the last line of the first."""
+    from ray.exceptions import OutOfMemoryError
+
     first: BaseException | None = None
     for error in errors:
         seen: BaseException | None = error
@@ -130,6 +133,10 @@ def _cause(errors: Any) -> EspalierError:
             for one in (seen, getattr(seen, "cause", None), getattr(seen, "controller_failure", None)):
                 if isinstance(one, EspalierError):
                     return one
+                if isinstance(one, OutOfMemoryError):
+                    return TrainingFailed(
+                        "out of memory: Ray ended a worker before its node ran out", code=CODE, remedy=remedy(job)
+                    )
             seen = seen.__cause__ or seen.__context__
         first = first or error
     text = str(first).strip().splitlines() or ["no reason given"]

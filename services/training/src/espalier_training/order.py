@@ -27,6 +27,10 @@ class EpochOrder:
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self.epoch)
         return iter(LengthGroupedSampler(self._batch_size, lengths=self._lengths, generator=generator))
 
+    def batch(self, place: int) -> list[int]:
+        """Returns the examples of this epoch's batch, all workers' together; `place` counts batches from 0."""
+        return list(self)[place * self._batch_size : (place + 1) * self._batch_size]
+
 
 def follow_epochs(order: EpochOrder) -> Any:
     """Returns the callback that tells the order which epoch begins, also where a run goes on in the middle of one."""

@@ -41,6 +41,7 @@ from espalier_training.job import TrainJob
 from espalier_training.keeping import Clock, agreed, keeper, take_best, validations, validator
 from espalier_training.memory import PeakMemory
 from espalier_training.rules import Anchors, apply_rules, distances
+from espalier_training.shortage import told_shortage
 from espalier_training.zero import gathered, require_one_phase, require_zero
 
 if TYPE_CHECKING:
@@ -64,7 +65,8 @@ def train(job: TrainJob, *, out: Path, rank: int = 0) -> dict[str, Any]:
     torch.set_num_threads(job.threads)
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    with PeakMemory() as memory, tempfile.TemporaryDirectory(prefix="espalier-train-") as scratch:
+    scratch_folder = tempfile.TemporaryDirectory(prefix="espalier-train-")
+    with PeakMemory() as memory, scratch_folder as scratch, told_shortage(job):
         folder = Path(job.checkpoints) if job.checkpoints else Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
         work = _open(job, Path(scratch))
