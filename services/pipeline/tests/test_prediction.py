@@ -81,3 +81,27 @@ def test_a_column_that_an_answer_has_too_is_refused(model: str, tmp_path: Path, 
     file = asked(tmp_path, {"text": "hello", "score": 3})
     assert command(["predict", model, str(file), "--home", str(tmp_path)]) == 4
     assert "written over column 'score'" in capsys.readouterr().err
+
+
+def test_below_a_score_no_prediction_is_given(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Scored:
+        def predict(self, rows: pa.Table) -> pa.Table:
+            return pa.table({"row": [0, 1], "prediction": ["a", "b"], "score": [0.6, 0.8]})
+
+    monkeypatch.setattr(opening, "open_model", lambda *arguments: Scored())
+    file = asked(tmp_path, {"text": "hello"}, {"text": "bye"})
+    rows = list(prediction.predict(model, file, abstain_below=0.8, home=tmp_path))
+    assert [(row["prediction"], row["score"]) for row in rows] == [(None, 0.6), ("b", 0.8)]
+
+
+def test_a_model_without_scores_cannot_abstain(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    class Numbers:
+        def predict(self, rows: pa.Table) -> pa.Table:
+            return pa.table({"row": [0], "prediction": [2.5]})
+
+    monkeypatch.setattr(opening, "open_model", lambda *arguments: Numbers())
+    file = asked(tmp_path, {"text": "hello"})
+    assert command(["predict", model, str(file), "--home", str(tmp_path), "--abstain-below", "0.5"]) == 2
+    assert "have no score to abstain by" in capsys.readouterr().err

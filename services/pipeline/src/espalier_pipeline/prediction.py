@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from espalier_runtime.plugins import Plugins
 from espalier_runtime.store import Store
 from espalier_sdk import Choice
-from espalier_sdk.columns import ENCODED_ROW, ERROR, RESERVED_PREFIX
-from espalier_sdk.errors import DataError
+from espalier_sdk.columns import ENCODED_ROW, ERROR, PREDICTION, RESERVED_PREFIX, SCORE
+from espalier_sdk.errors import DataError, SpecError
 
 from espalier_pipeline.places import Places
 
 
 def predict(
-    model: str, file: Path | str, *, home: Path | None = None, store: str | None = None, rows_at_once: int = 1024
+    model: str,
+    file: Path | str,
+    *,
+    abstain_below: float | None = None,
+    home: Path | None = None,
+    store: str | None = None,
+    rows_at_once: int = 1024,
 ) -> Iterator[dict[str, Any]]:
     """Yields each row of a file with its answer added, in order.
 
-    Raises DataError for a row that cannot be read, and for a column that an answer has too: nothing is left out or
-    written over silently.
+    Below the score `abstain_below` the prediction is None; the score stays. Raises DataError for a row that cannot be
+    read, and for a column that an answer has too: nothing is left out or written over silently. Raises SpecError where
+    the model's answers have no score to abstain by.
     """
     import pyarrow as pa
     from espalier_runtime.opening import open_model
@@ -43,7 +50,17 @@ def predict(
                 answers = answers.drop_columns(own)
                 _require_apart(rows.column_names, answers.column_names, Path(file))
                 for row, answer in zip(rows.to_pylist(), answers.to_pylist(), strict=True):
+                    if abstain_below is not None and _score(answer, model) < abstain_below:
+                        answer[PREDICTION] = None
                     yield {**row, **answer}
+
+
+def _score(answer: Mapping[str, Any], model: str) -> float:
+    if SCORE not in answer:
+        raise SpecError(
+            f"the answers of {model} have no score to abstain by", field="--abstain-below", remedy="leave it out"
+        )
+    return float(answer[SCORE])
 
 
 def _require_readable(table: Any, file: Path) -> None:

@@ -18,6 +18,12 @@ def predict(
     model: Annotated[str, typer.Argument(help="A model: model/name@<hex>.")],
     file: Annotated[Path, typer.Argument(help="Rows to answer, in any format that `files` reads.")],
     out: Annotated[Path | None, typer.Option("--out", help="JSON lines; default: standard output.")] = None,
+    abstain_below: Annotated[
+        float | None,
+        typer.Option(
+            help="No prediction where the score is lower; the report tells what a threshold leaves and gains."
+        ),
+    ] = None,
     home: Home = None,
     store: StoreUri = None,
     as_json: Json = False,
@@ -27,7 +33,7 @@ def predict(
 
     if out is not None and out.resolve() == file.resolve():
         raise SpecError("--out is the file that is read", field="--out", given=str(out), remedy="give another file")
-    rows = predict_rows(model, file, home=home, store=store)
+    rows = predict_rows(model, file, abstain_below=abstain_below, home=home, store=store)
     if out is not None:
         count = _write(rows, out)
         print_json({"out": str(out), "rows": count}) if as_json else print(shown(out))
