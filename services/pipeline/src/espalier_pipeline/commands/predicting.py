@@ -21,7 +21,7 @@ def predict(
     abstain_below: Annotated[
         float | None,
         typer.Option(
-            help="No prediction where the score is lower; the report tells what a threshold leaves and gains."
+            help="No prediction where the score is lower; the report tells what that brings."
         ),
     ] = None,
     home: Home = None,
