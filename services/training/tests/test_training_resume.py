@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 import torch
-from espalier_sdk import ParameterInfo, Rule, SpecError
+from espalier_sdk import DataError, ParameterInfo, Rule, SpecError
 from espalier_training import train as module
-from espalier_training.checkpoints import COMMITTED, commit, newest
+from espalier_training.checkpoints import COMMITTED, bring, commit, newest
 from espalier_training.job import TrainJob
 from espalier_training.order import EpochOrder
 from espalier_training.train import train
@@ -158,12 +158,42 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
     assert content(tmp_path / "resumed") == content(tmp_path / "unbroken")
 
 
+def test_training_goes_on_from_a_checkpoint_that_is_named(
+    job: TrainJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(job, out=tmp_path / "unbroken")
+    elsewhere, here = tmp_path / "elsewhere", tmp_path / "here"
+    broken(replace(job, checkpoints=str(elsewhere)), 8, monkeypatch, out=tmp_path / "nothing")
+    broken(replace(job, checkpoints=str(here)), 11, monkeypatch, out=tmp_path / "nothing")
+    bring(elsewhere / "checkpoint-6", here, request=job.request)
+    assert sorted(path.name for path in here.iterdir()) == ["checkpoint-6"]  # 9 was newer than what was asked for
+    assert train(replace(job, checkpoints=str(here)), out=tmp_path / "resumed")["resumed_at"] == 6
+    assert content(tmp_path / "resumed") == content(tmp_path / "unbroken")
+    assert (elsewhere / "checkpoint-6" / COMMITTED).is_file()
+
+
+def test_a_checkpoint_that_cannot_be_gone_on_from_is_refused(tmp_path: Path) -> None:
+    source, here = tmp_path / "checkpoint-3", tmp_path / "here"
+    source.mkdir()
+    (source / "weights").write_text("3")
+    with pytest.raises(DataError, match="is no committed checkpoint"):
+        bring(source, here, request="ab")
+    commit(source, seconds=1, request="ab", world={"workers": 1, "zero_stage": 0})
+    with pytest.raises(SpecError, match="checkpoint of another request"):
+        bring(source, here, request="cd")
+    (source / "weights").write_text("4")
+    with pytest.raises(DataError, match="differs from what was committed") as refused:
+        bring(source, here, request="ab")
+    assert refused.value.problems[0].file == str(source / "weights")
+    assert not here.exists()
+
+
 def test_only_the_newest_two_committed_checkpoints_are_kept(tmp_path: Path) -> None:
     for step in (3, 12, 9):
         folder = tmp_path / f"checkpoint-{step}"
         folder.mkdir()
         (folder / "weights").write_text(str(step))
-        commit(folder, seconds=step)
+        commit(folder, seconds=step, request="ab", world={"workers": 1, "zero_stage": 0})
     (tmp_path / "checkpoint-15").mkdir()  # the process died while it wrote this one
     found = newest(tmp_path)
     assert found is not None

@@ -130,6 +130,7 @@ def test_a_plan_for_parameters_that_the_model_lacks_is_an_error_that_names_them(
 
 
 JOB = TrainJob(
+    request="",
     candidate="one",
     store="",
     dataset="",

@@ -67,3 +67,16 @@ def test_the_configuration_leaves_to_transformers_what_plain_training_has_too() 
     assert found["zero_optimization"]["offload_param"]["device"] == "cpu"
     assert found["gradient_clipping"] == found["train_batch_size"] == "auto"
     assert "optimizer" not in found
+
+
+@pytest.mark.parametrize(("stage", "before"), [(2, (3, 2)), (2, (2, 0)), (0, (2, 2))])
+def test_shards_are_not_taken_over_by_another_world(stage: int, before: tuple[int, int]) -> None:
+    job = replace(ZERO, zero_stage=stage, workers=2)
+    with pytest.raises(SpecError, match="DeepSpeed cannot divide it otherwise") as refused:
+        zero.require_same_world(job, dict(zip(("workers", "zero_stage"), before, strict=True)))
+    assert refused.value.problems[0].accepted == f"workers: {before[0]}, zero_stage: {before[1]}"
+
+
+def test_a_whole_checkpoint_is_anyones_and_shards_are_their_own_worlds() -> None:
+    zero.require_same_world(replace(JOB, workers=3), {"workers": 2, "zero_stage": 0})
+    zero.require_same_world(replace(ZERO, workers=2), {"workers": 2, "zero_stage": 2})

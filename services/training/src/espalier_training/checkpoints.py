@@ -1,6 +1,6 @@
 """Committed checkpoints: where a candidate's training can go on after its process died.
 
-    <folder>/checkpoint-<step>/committed.json    written last, with the SHA-256 of every file: its presence counts
+    <folder>/checkpoint-<step>/committed.json    written last: whose it is, and the SHA-256 of every file; it counts
 
 Only what this platform wrote is opened again: each file is compared before the trainer reads it. Knows nothing of
 models.
@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from espalier_runtime.disk import difference, file_entries
+from espalier_sdk import DataError, SpecError
 from espalier_sdk.artifacts import FileEntry
 
 COMMITTED = "committed.json"
@@ -28,13 +31,15 @@ class Checkpoint:
     folder: Path
     step: int
     seconds: float
+    world: Mapping[str, int]  # workers and ZeRO stage that wrote it
 
 
-def commit(folder: Path, *, seconds: float) -> None:
+def commit(folder: Path, *, seconds: float, request: str, world: Mapping[str, int]) -> None:
     """Makes a checkpoint that is written whole count, and removes all but the newest two."""
     files = [entry.model_dump() for entry in file_entries(folder) if entry.path != COMMITTED]
+    record = {"request": request, "seconds": seconds, "world": dict(world), "files": files}
     temporary = folder / f"{COMMITTED}.part"
-    temporary.write_text(json.dumps({"seconds": seconds, "files": files}), encoding="utf-8")
+    temporary.write_text(json.dumps(record), encoding="utf-8")
     temporary.replace(folder / COMMITTED)
     for old in _committed(folder.parent)[KEPT:]:
         (old / COMMITTED).unlink()  # first, so that a half-removed one does not count
@@ -47,12 +52,53 @@ def newest(folder: Path) -> Checkpoint | None:
         if not (path / COMMITTED).is_file():
             shutil.rmtree(path)
     for path in _committed(folder):
-        record = json.loads((path / COMMITTED).read_text(encoding="utf-8"))
-        entries = [FileEntry.model_validate(entry) for entry in record["files"]]
-        if not any(difference(path / entry.path, entry) for entry in entries):
-            return Checkpoint(path, _step(path), float(record["seconds"]))
+        record = _record(path)
+        if not _damage(path, record):
+            return Checkpoint(path, _step(path), float(record["seconds"]), record["world"])
         shutil.rmtree(path)
     return None
+
+
+def bring(source: Path, folder: Path, *, request: str) -> None:
+    """Copies a committed checkpoint among those of a request, as the one to go on from: newer ones there go.
+
+    Raises DataError where `source` is none or damaged, SpecError where another request's training wrote it.
+    """
+    if not (source / COMMITTED).is_file():
+        raise DataError(
+            "is no committed checkpoint", file=str(source), remedy=f"name a folder checkpoint-STEP with {COMMITTED}"
+        )
+    record, target = _record(source), folder / source.name
+    if record["request"] != request:
+        raise SpecError(
+            f"{source} is a checkpoint of another request: what it would go on with is not what this spec asks for",
+            code="another_request",
+            given=record["request"][:12],
+            accepted=request[:12],
+            remedy="use the spec, data and versions that it was made with; `where` alone may differ",
+        )
+    if damaged := _damage(source, record):
+        raise DataError(
+            "differs from what was committed", file=str(source / damaged), remedy="name an older checkpoint"
+        )
+    if source.resolve() != target.resolve():
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(source, part := folder / f"{source.name}.part", dirs_exist_ok=True)
+        part.replace(target)
+    for newer in _committed(folder):
+        if _step(newer) > _step(target):
+            shutil.rmtree(newer)
+
+
+def _record(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((path / COMMITTED).read_text(encoding="utf-8"))
+    return found
+
+
+def _damage(path: Path, record: Mapping[str, Any]) -> str | None:
+    """Returns the first file that is not what was committed."""
+    entries = [FileEntry.model_validate(entry) for entry in record["files"]]
+    return next((entry.path for entry in entries if difference(path / entry.path, entry)), None)
 
 
 def _committed(folder: Path) -> list[Path]:

@@ -12,6 +12,7 @@ PROGRESS = "progress.json"
 class TrainJob:
     """One candidate's training. Artifacts by reference, choices as JSON, so that a worker opens all of it itself."""
 
+    request: str  # digest
     candidate: str
     store: str
     dataset: str
@@ -35,3 +36,8 @@ class TrainJob:
     checkpoint_steps: int
     checkpoints: str | None  # where committed checkpoints lie; None keeps them only while this process lives
     plugins: tuple[dict[str, Any], ...]
+
+    @property
+    def world(self) -> dict[str, int]:
+        """Returns what sharded checkpoints depend on."""
+        return {"workers": self.workers, "zero_stage": self.zero_stage}

@@ -56,7 +56,7 @@ def keeper(setting: Setting, phase: Phase, clock: Clock) -> Any:
                 if state.global_step == phase.stop:  # the next phase has another optimizer
                     for name in ("optimizer.pt", "scheduler.pt"):
                         (folder / name).unlink(missing_ok=True)
-                commit(folder, seconds=clock.seconds)
+                commit(folder, seconds=clock.seconds, request=setting.job.request, world=setting.job.world)
                 _prune(folder.parent, state.log_history)
             _barrier()
 

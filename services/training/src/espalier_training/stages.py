@@ -13,6 +13,7 @@ from espalier_runtime.request import base_choice, base_request, prepare_request
 from espalier_runtime.specs import Spec
 from espalier_sdk.errors import SpecError
 
+from espalier_training.checkpoints import bring
 from espalier_training.job import PROGRESS, TrainJob
 from espalier_training.prepare import prepare
 
@@ -41,9 +42,13 @@ def run(job: Job) -> dict[str, Any]:
     prepared = job.make(request, prepare)
     job.session.start(job.request.plugins)
     train_job = make_job(spec, name, job, prepared.ref)
+    where = spec.candidates[name].where
+    if where.from_checkpoint:
+        assert train_job.checkpoints, "a stage has a home"
+        bring(Path(where.from_checkpoint), Path(train_job.checkpoints), request=train_job.request)
     watch = _Watch(job, job.beside / PROGRESS)
     try:
-        metrics = fit(train_job, spec.candidates[name].where, job)
+        metrics = fit(train_job, where, job)
     finally:
         watch.stop()
     for name in ("history", "phases"):
@@ -67,6 +72,7 @@ def make_job(spec: Spec, name: str, job: Job, prepared: Any) -> TrainJob:
             accepted=f"a multiple of {per_pass}",
         )
     return TrainJob(
+        request=job.request.digest(),
         candidate=name,
         store=job.workplace.store.uri,
         dataset=str(job.inputs["dataset"].ref),

@@ -42,7 +42,7 @@ from espalier_training.keeping import Clock, agreed, keeper, take_best, validati
 from espalier_training.memory import PeakMemory
 from espalier_training.rules import Anchors, apply_rules, distances
 from espalier_training.shortage import told_shortage
-from espalier_training.zero import gathered, require_one_phase, require_zero
+from espalier_training.zero import gathered, require_one_phase, require_same_world, require_zero
 
 if TYPE_CHECKING:
     import torch
@@ -138,6 +138,8 @@ class _Ended:
 def _run_phases(setting: Setting, phases: Sequence[Phase], *, folder: Path, rank: int) -> _Ended:
     """Trains phase after phase, each from the checkpoint that the one before committed."""
     resumed = agreed(folder, rank=rank)
+    if resumed:
+        require_same_world(setting.job, resumed.world)
     clock = Clock(resumed.seconds if resumed else 0.0)
     model, peft, steps = setting.parts.model, setting.peft, setting.steps
     per_step = setting.examples.tokens / max(1, len(setting.examples)) * setting.job.training["batch_size"]

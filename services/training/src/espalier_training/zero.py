@@ -56,6 +56,21 @@ def require_one_phase(job: TrainJob, phases: Sequence[Phase]) -> None:
         )
 
 
+def require_same_world(job: TrainJob, world: Mapping[str, int]) -> None:
+    """Raises SpecError where a checkpoint in shards was written by another number of workers, or at another stage."""
+    if world == job.world or not (job.zero_stage or world["zero_stage"]):
+        return  # without ZeRO a checkpoint is whole, whoever wrote it
+    raise SpecError(
+        f"the checkpoint to go on from lies in the shards of {world['workers']} workers at ZeRO stage "
+        f"{world['zero_stage']}: DeepSpeed cannot divide it otherwise",
+        code="another_world",
+        field=f"candidates.{job.candidate}.where",
+        given=f"workers: {job.workers}, zero_stage: {job.zero_stage}",
+        accepted=f"workers: {world['workers']}, zero_stage: {world['zero_stage']}",
+        remedy=f"train on as before, or remove {job.checkpoints} to begin again",
+    )
+
+
 def zero_config(job: TrainJob) -> dict[str, Any] | None:
     """Returns DeepSpeed's configuration, whose `auto` values transformers fills from its own arguments; None without.
 

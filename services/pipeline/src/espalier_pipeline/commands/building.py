@@ -101,6 +101,9 @@ def run(
     spec: SpecFile,
     only: Annotated[str | None, typer.Option("--only", metavar="STAGE", help="End after this stage.")] = None,
     candidate: Annotated[str | None, typer.Option("--candidate", help="Build just this one.")] = None,
+    from_checkpoint: Annotated[
+        Path | None, typer.Option(help="With --candidate: the checkpoint-STEP that its training goes on from.")
+    ] = None,
     overrides: Overrides = None,
     home: Home = None,
     store: StoreUri = None,
@@ -116,11 +119,16 @@ def run(
 
     if only is not None and only not in STAGES:
         raise SpecError(f"--only {only}: no such stage", field="--only", given=only, accepted=", ".join(STAGES))
+    told = list(overrides or ())
+    if from_checkpoint is not None:
+        if candidate is None:
+            raise SpecError("--from-checkpoint is of one training", field="--candidate", remedy="add --candidate NAME")
+        told.append(f"candidates.{candidate}.where.from_checkpoint={from_checkpoint.resolve()}")
     result = run_spec(
         spec,
         only=only,
         candidate=candidate,
-        overrides=overrides or (),
+        overrides=told,
         home=home,
         store=store,
         view=view_for(sys.stderr.isatty()),

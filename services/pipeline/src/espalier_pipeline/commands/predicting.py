@@ -20,9 +20,7 @@ def predict(
     out: Annotated[Path | None, typer.Option("--out", help="JSON lines; default: standard output.")] = None,
     abstain_below: Annotated[
         float | None,
-        typer.Option(
-            help="No prediction where the score is lower; the report tells what that brings."
-        ),
+        typer.Option(help="No prediction where the score is lower; the report tells what that brings."),
     ] = None,
     home: Home = None,
     store: StoreUri = None,

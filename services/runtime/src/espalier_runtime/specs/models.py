@@ -159,6 +159,12 @@ class WhereSpec(SpecModel):
         description="Optimizer steps between checkpoints, from which an interrupted training goes on.",
     )
     max_failures: Whole = Field(default=2, ge=0, description="How often lost workers are replaced.")
+    from_checkpoint: str | None = Field(
+        default=None,
+        pattern="^/",
+        description="A committed checkpoint of this very training to go on from, checkpoint-STEP by its whole path; "
+        "default: the newest in the home.",
+    )
 
 
 class Candidate(SpecModel):
