@@ -59,6 +59,26 @@ def build_model(config: PretrainedConfig, head: Head) -> torch.nn.Module:
     return made
 
 
+def blank_batch(head: Head, *, rows: int, tokens: int) -> dict[str, torch.Tensor]:
+    """Returns zeros in the shapes that a model with this head is trained on: tokens, labels, side columns."""
+    import torch
+
+    shape = (rows, tokens)
+    batch = {"input_ids": torch.zeros(shape, dtype=torch.long), "attention_mask": torch.ones(shape, dtype=torch.long)}
+    if head.kind == "question-answering":
+        ends = torch.zeros(rows, dtype=torch.long)
+        return {**batch, "start_positions": ends, "end_positions": ends}
+    if head.side_width:
+        batch["side"] = torch.zeros(rows, head.side_width)
+    if head.problem == "multi-label":
+        labels = torch.zeros(rows, head.outputs)
+    elif head.problem == "regression":
+        labels = torch.zeros(rows)
+    else:
+        labels = torch.zeros(shape[:1] if head.kind == "sequence-classification" else shape, dtype=torch.long)
+    return {**batch, "labels": labels}
+
+
 def load_model(folder: Path, head: Head, **options: Any) -> torch.nn.Module:
     """Opens a Hugging Face folder with this head, from safetensors; what the folder lacks is random."""
     from transformers import AutoConfig

@@ -70,7 +70,7 @@ def render(steps: Sequence[Step]) -> str:
     for step in steps:
         done = "done" if step.ref else step.why
         time = "" if step.ref or step.seconds is None else f"about {tables.seconds(step.seconds)}"
-        memory = f"{tables.size(step.memory_bytes)} + activations" if step.memory_bytes and not step.ref else ""
+        memory = f"up to {tables.size(step.memory_bytes)}" if step.memory_bytes and not step.ref else ""
         trained = tables.count(step.trainable_parameters) if step.trainable_parameters and not step.ref else ""
         rows.append([step.stage, step.name, done, time, memory, trained])
     making = [step for step in steps if step.stage != "serve"]  # proposing leaves nothing in the store to find again
@@ -211,7 +211,7 @@ class _Planner:
         return max(found, key=lambda provenance: float(provenance["started_at"])) if found else None
 
 
-def _sizes(path: Path, store: str, overrides: Sequence[str]) -> dict[str, dict[str, int]]:
+def _sizes(path: Path, store: str, overrides: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Asks the training service for the sizes of candidates; raises what it finds wrong with the spec.
 
     The child gets a store of its own where there is none yet: planning leaves nothing behind.
@@ -232,7 +232,7 @@ def _sizes(path: Path, store: str, overrides: Sequence[str]) -> dict[str, dict[s
             return {}  # sizes are a courtesy: what is wrong with the data or the disk, the run itself tells
 
 
-def _with_size(step: Step, size: Mapping[str, int] | None) -> Step:
+def _with_size(step: Step, size: Mapping[str, Any] | None) -> Step:
     if size is None:
         return step
     fields = {

@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from espalier_runtime.arithmetic import dtype_of
 from espalier_runtime.main import print_errors
 from espalier_runtime.plugins import Plugins
 from espalier_runtime.request import base_choice, base_request
@@ -20,8 +21,7 @@ from espalier_runtime.store import Store
 from espalier_sdk import Head
 from espalier_sdk.errors import EspalierError
 
-# Bytes per weight: float32 weights; gradients and AdamW's two moments for what is trained (Kingma and Ba 2015).
-WEIGHT_BYTES, TRAINED_BYTES = 4, 12
+from espalier_training.footprint import PROCESS_BYTES, Load, footprint
 
 
 def main() -> int:
@@ -46,8 +46,8 @@ def main() -> int:
     return 0
 
 
-def sizes(candidate: Candidate, task_choice: Any, store: Store, plugins: Plugins) -> dict[str, int]:
-    """Returns the sizes of a candidate that has a base; activations and the libraries themselves come on top."""
+def sizes(candidate: Candidate, task_choice: Any, store: Store, plugins: Plugins) -> dict[str, int | None]:
+    """Returns the sizes of a candidate that has a base; memory is one worker's, at batches of the longest texts."""
     choice = base_choice(candidate)
     assert choice is not None, "the caller leaves out candidates without a base"
     request = base_request(choice, plugins)
@@ -59,13 +59,31 @@ def sizes(candidate: Candidate, task_choice: Any, store: Store, plugins: Plugins
         strategy = plugins.load("espalier.model_strategies", candidate.strategy)
         head = Head(kind=plugins.load("espalier.tasks", task_choice).head_kind, outputs=2)
         blueprint = strategy.blueprint(head, tokenizer=folder, base=folder)
-    parameters = list(blueprint.parameters)
-    if candidate.peft:
-        parameters += plugins.load("espalier.peft_methods", candidate.peft).parameters(blueprint)
-    total = sum(one.count for one in parameters)
-    trained = sum(one.count for one in parameters if strategy.trainable(one))
-    memory = WEIGHT_BYTES * total + TRAINED_BYTES * trained
-    return {"parameters": total, "trainable_parameters": trained, "memory_bytes": memory}
+    peft = plugins.load("espalier.peft_methods", candidate.peft) if candidate.peft else None
+    parameters = [*blueprint.parameters, *(peft.parameters(blueprint) if peft else ())]
+    return {
+        "parameters": sum(one.count for one in parameters),
+        "trainable_parameters": sum(one.count for one in parameters if strategy.trainable(one)),
+        "memory_bytes": _memory(candidate, blueprint, strategy, peft),
+    }
+
+
+def _memory(candidate: Candidate, blueprint: Any, strategy: Any, peft: Any) -> int | None:
+    """Returns the bytes that a worker will need, or None where a PEFT method cannot be followed without weights."""
+    where, training = candidate.where, candidate.training
+    load = Load(
+        rows=where.micro_batch_size or max(1, training.batch_size // where.workers),
+        tokens=training.max_tokens - (peft.traits().virtual_tokens if peft else 0),
+        dtype=dtype_of(candidate),
+        gradient_checkpointing=where.gradient_checkpointing,
+        zero_stage=where.zero_stage,
+        workers=where.workers,
+    )
+    try:
+        needed = footprint(blueprint, strategy, peft, load)
+    except RuntimeError:  # some look at values when they are put in, and there are none
+        return None
+    return needed if where.gpus_per_worker else PROCESS_BYTES + needed
 
 
 if __name__ == "__main__":

@@ -1,0 +1,107 @@
+"""The memory that a training will need, counted on a model without weights: nothing is computed.
+
+Activations are the tensors that autograd keeps for the backward pass of one micro-batch, counted in torch's fake mode,
+in which operations work out shapes alone. Weights are float32; AdamW keeps two moments for each trained one (Kingma and
+Ba 2015), and gradients stand beside the moments when the activations are gone. Knows nothing about Ray or specs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from espalier_sdk import Blueprint, Placement, clean_name
+from espalier_sdk.heads import blank_batch, build_model
+
+if TYPE_CHECKING:
+    import torch
+    from espalier_sdk import Head
+    from espalier_sdk.protocols import ModelStrategy, PeftMethod
+
+# What Python, Ray, torch and transformers take in a worker on a CPU before there is a model.
+PROCESS_BYTES = 1000 * 2**20
+_FLOAT = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What a worker has in memory at once."""
+
+    rows: int
+    tokens: int
+    dtype: str
+    gradient_checkpointing: bool = False
+    zero_stage: int = 0
+    workers: int = 1
+
+
+def footprint(blueprint: Blueprint, strategy: ModelStrategy, peft: PeftMethod | None, load: Load) -> int:
+    """Returns the bytes of weights, optimizer, gradients and activations of one worker at its fullest moment."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    model = _model(blueprint, strategy, peft)
+    with FakeTensorMode():
+        _put_on_cpu(model)
+        if load.gradient_checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        kept = activations(model, blueprint.head, load)
+    counts = {parameter: parameter.numel() for parameter in model.parameters()}
+    total, trained = sum(counts.values()), sum(n for one, n in counts.items() if one.requires_grad)
+    parts = [load.workers if load.zero_stage >= stage else 1 for stage in (3, 1, 2)]  # weights, moments, gradients
+    weights, moments, gradients = _FLOAT * total, 2 * _FLOAT * trained, _FLOAT * trained
+    return weights // parts[0] + moments // parts[1] + max(kept, gradients // parts[2])
+
+
+def activations(model: torch.nn.Module, head: Head, load: Load) -> int:
+    """Returns the bytes that a training pass of the model keeps for its backward pass, its own weights left out."""
+    import torch
+
+    kept: dict[int, int] = {}
+    storages = []  # kept alive: an address would be given away again
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if id(storage) not in kept:
+            kept[id(storage)] = storage.nbytes()
+            storages.append(storage)
+        return tensor
+
+    own = [parameter.untyped_storage() for parameter in model.parameters()]
+    bfloat16 = torch.autocast("cpu", dtype=torch.bfloat16, enabled=load.dtype == "bfloat16")
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor), bfloat16:
+        model.train()(**blank_batch(head, rows=load.rows, tokens=load.tokens))
+    return sum(kept.values()) - sum(kept.get(id(storage), 0) for storage in own)
+
+
+def _model(blueprint: Blueprint, strategy: ModelStrategy, peft: PeftMethod | None) -> torch.nn.Module:
+    import torch
+    from transformers import CONFIG_MAPPING
+
+    config = CONFIG_MAPPING[str(blueprint.config["model_type"])].from_dict(dict(blueprint.config))
+    infos = blueprint.parameters
+    with torch.device("meta"):
+        model = build_model(config, blueprint.head)
+        if peft:
+            model = peft.inject(model, blueprint=blueprint, placement=Placement(), calibration=())
+            infos = (*infos, *peft.parameters(blueprint))
+    trained = {one.name for one in infos if strategy.trainable(one)}
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(clean_name(name) in trained)
+    return model
+
+
+def _put_on_cpu(model: torch.nn.Module) -> None:
+    """Replaces what lies on the meta device, in fake mode: there attention chooses another way than on a CPU."""
+    import torch
+
+    made: dict[int, torch.Tensor] = {}  # what is shared stays shared
+    for module in model.modules():
+        for own in (module._parameters, module._buffers):
+            for name, tensor in own.items():
+                if tensor is None:
+                    continue
+                if id(tensor) not in made:
+                    fake = torch.empty(tensor.shape, dtype=tensor.dtype)
+                    given = isinstance(tensor, torch.nn.Parameter)
+                    made[id(tensor)] = torch.nn.Parameter(fake, tensor.requires_grad) if given else fake
+                own[name] = made[id(tensor)]  # type: ignore[assignment]

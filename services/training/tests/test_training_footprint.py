@@ -1,0 +1,86 @@
+"""The memory that is foretold: counted without computing, and equal to what a real pass keeps."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from espalier_runtime.plugins import Plugins
+from espalier_sdk import Blueprint, Choice, Head, Placement
+from espalier_sdk.heads import blank_batch
+from espalier_sdk.testing.tiny import write_base
+from espalier_training.footprint import Load, activations, footprint
+
+LOAD = Load(rows=4, tokens=16, dtype="float32")
+HEAD = Head(kind="sequence-classification", outputs=3, problem="single-label")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("base")
+    write_base(folder)
+    return folder
+
+
+def opened(base: Path, head: Head, peft: str | None) -> tuple[Blueprint, Any, Any]:
+    plugins = Plugins()
+    strategy = plugins.load("espalier.model_strategies", Choice(name="peft" if peft else "full-finetune"))
+    method = plugins.load("espalier.peft_methods", Choice(name=peft)) if peft else None
+    return strategy.blueprint(head, tokenizer=base, base=base), strategy, method
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    "head",
+    [
+        HEAD,
+        replace(HEAD, problem="multi-label"),
+        replace(HEAD, outputs=1, problem="regression", side_width=2),
+        Head(kind="token-classification", outputs=5),
+        Head(kind="question-answering", outputs=2),
+    ],
+    ids=["label", "labels", "number", "tokens", "answers"],
+)
+def test_activations_are_those_of_a_real_pass(base: Path, head: Head, dtype: str) -> None:
+    load = replace(LOAD, dtype=dtype)
+    blueprint, strategy, _ = opened(base, head, None)
+    model = strategy.build(blueprint, base=base, placement=Placement())
+    kept = activations(model, head, load)
+    assert kept > 0
+    weights = sum(4 * one.numel() for one in model.parameters())
+    assert footprint(blueprint, strategy, None, load) == 3 * weights + max(kept, weights)
+
+
+def test_a_method_of_few_weights_needs_no_moments_for_the_others(base: Path) -> None:
+    blueprint, strategy, lora = opened(base, HEAD, "lora")
+    found = footprint(blueprint, strategy, lora, LOAD)
+    model = lora.inject(
+        strategy.build(blueprint, base=base, placement=Placement()),
+        blueprint=blueprint,
+        placement=Placement(),
+        calibration=(),
+    )
+    weights = 4 * sum(one.numel() for one in model.parameters())
+    infos = (*blueprint.parameters, *lora.parameters(blueprint))
+    trained = 4 * sum(one.count for one in infos if strategy.trainable(one))
+    assert found == weights + 2 * trained + max(activations(model, HEAD, LOAD), trained)
+    assert trained < weights / 5
+
+
+def test_more_rows_need_more_and_what_saves_memory_needs_less(base: Path) -> None:
+    blueprint, strategy, _ = opened(base, HEAD, None)
+    wide = replace(LOAD, rows=64)
+    usual = footprint(blueprint, strategy, None, wide)
+    assert usual > footprint(blueprint, strategy, None, LOAD)
+    assert footprint(blueprint, strategy, None, replace(wide, gradient_checkpointing=True)) < usual
+    by_stage = [footprint(blueprint, strategy, None, replace(wide, zero_stage=stage, workers=2)) for stage in (1, 3)]
+    assert by_stage[1] < by_stage[0] < usual
+
+
+def test_a_blank_batch_is_one_that_a_model_takes(base: Path) -> None:
+    batch = blank_batch(HEAD, rows=2, tokens=5)
+    assert batch["input_ids"].shape == (2, 5)
+    assert batch["labels"].dtype == torch.long
