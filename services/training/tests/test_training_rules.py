@@ -135,6 +135,7 @@ JOB = TrainJob(
     dataset="",
     prepared="",
     base=None,
+    auxiliaries={},
     out="",
     beside="",
     strategy={},
