@@ -1,15 +1,16 @@
-"""A reward model: a number that says how good an answer is, learned from pairs of answers."""
+"""A reward model: a number that says how good an answer is, learned from pairs of answers, or from rated ones."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from espalier_sdk import Budget, Columns, Head, HeadKind, Parts, PluginConfig
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from espalier_learners.pairs import PadPairs, encode_pairs, pair_columns
+from espalier_learners.pairs import PadPairs, answer_column, encode_pairs, pair_columns
 from espalier_learners.prepared import on_prepared_rows
+from espalier_learners.ratings import encode_rated
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -19,16 +20,26 @@ if TYPE_CHECKING:
 
 
 class RewardConfig(PluginConfig):
-    """Where the other answer stands, and how near to zero rewards are kept."""
+    """Where the other answer or the rating stands, and how near to zero rewards are kept."""
 
     rejected: str = Field(
         default="rejected", description="The column of the answers that were liked less; the task's own are the better."
+    )
+    rating: str | None = Field(
+        default=None,
+        description="The column of a number per answer, in place of `rejected`; answers to one question are paired.",
     )
     centre: float = Field(
         default=0.01,
         ge=0,
         description="How strongly the two rewards of a pair are held to a sum of zero (Eisenstein et al. 2023).",
     )
+
+    @model_validator(mode="after")
+    def _one_signal(self) -> Self:
+        if self.rating is not None and "rejected" in self.model_fields_set:
+            raise ValueError("name `rejected`, the column of other answers, or `rating`, that of numbers")
+        return self
 
 
 class Reward:
@@ -49,12 +60,18 @@ class Reward:
         self._config = config
 
     def columns(self, task: Task) -> Columns:
-        """Returns the task's columns and that of the other answer; SpecError where the task has no answers."""
+        """Returns the task's columns and that of the other answer or the rating; SpecError where it has no answers."""
+        if self._config.rating is not None:
+            answer_column(task)
+            known = task.columns()
+            return Columns(required={**known.required, self._config.rating: "value"}, optional=known.optional)
         return pair_columns(task, self._config.rejected)
 
-    def encode(self, rows: pa.Table, *, task: Task, state: Any, tokenizer: Tokenizer, budget: Budget) -> pa.Table:
-        """Returns one row per pair; DataError where its sides are the same or one is missing."""
+    def encode(self, rows: pa.Table, *, task: Any, state: Any, tokenizer: Tokenizer, budget: Budget) -> pa.Table:
+        """Returns one row per pair; DataError where its sides are the same, or one or its rating is missing."""
         told: dict[str, Any] = {"task": task, "state": state, "tokenizer": tokenizer, "budget": budget}
+        if self._config.rating is not None:
+            return encode_rated(rows, rating=self._config.rating, **told)
         return encode_pairs(rows, rejected=self._config.rejected, **told)
 
     def trainer(self) -> type[Trainer]:
