@@ -47,9 +47,21 @@ class Asked:
             }
         )
 
+    def questions(self, rows: pa.Table, *, tokenizer: Any, budget: Budget) -> pa.Table | None:
+        ids = tokenizer(rows.column("prompt").to_pylist(), add_special_tokens=False)["input_ids"]
+        return pa.table(
+            {"row": pa.array(range(len(ids)), pa.int64()), "input_ids": pa.array(ids, pa.list_(pa.int32()))}
+        )
+
+    def settings(self, *, tokenizer: Any, budget: Budget) -> dict[str, Any]:
+        return {"max_new_tokens": 4}
+
 
 class Texts(Asked):
     """Plain texts."""
+
+    def questions(self, rows: pa.Table, *, tokenizer: Any, budget: Budget) -> pa.Table | None:
+        return None
 
     def columns(self) -> Columns:
         return Columns(required={"text": "text"})

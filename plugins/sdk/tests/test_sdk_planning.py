@@ -7,7 +7,18 @@ from itertools import pairwise, product
 from typing import Any, get_args
 
 import pytest
-from espalier_sdk import Head, HeadKind, ParameterInfo, Placement, Rule, ZeroStage, clean_name, compose, plan
+from espalier_sdk import (
+    Head,
+    HeadKind,
+    ParameterInfo,
+    Placement,
+    Rule,
+    ZeroStage,
+    built_head,
+    clean_name,
+    compose,
+    plan,
+)
 from espalier_sdk.testing.fakes import FakeControl, FakeLearner, FakePeft, FakeStrategy
 from hypothesis import given
 from hypothesis import strategies as st
@@ -128,6 +139,23 @@ def test_a_learner_that_compares_needs_a_base_and_a_whole_reference() -> None:
     assert "compares with the model that it starts from: add `base:`" in absent
     [sharded] = _compose(learner=learner, placement=Placement(zero_stage=2), controls=[])
     assert "where.zero_stage 2 would shard" in sharded
+    asking = FakeLearner(auxiliaries={"reward": "sequence-classification"}, needs_reference=True)
+    assert _compose(learner=asking, placement=Placement(zero_stage=2)) == (sharded,)
+
+
+def test_a_learner_that_builds_another_head_is_measured_by_that_head() -> None:
+    learner = FakeLearner(frozenset({"causal-lm"}), head=Head("sequence-classification", outputs=1))
+    task = Head("causal-lm")
+    assert _compose(learner=learner, head=task) == ()
+    assert built_head(learner, task).outputs == 1
+    assert built_head(FakeLearner(), task) is task
+    [problem] = _compose(
+        learner=learner,
+        head=task,
+        strategy=FakeStrategy(peft="required"),
+        peft=FakePeft(heads=frozenset({"causal-lm"})),
+    )
+    assert problem == "the PEFT method supports causal-lm, the learner needs sequence-classification"
 
 
 def test_all_conflicts_come_at_once() -> None:

@@ -8,7 +8,18 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from espalier_sdk.columns import ENCODED_ROW, LABELS, NLL, QUESTION, SCORED_BYTES, SCORED_TOKENS, TARGET, WRITTEN
+from espalier_sdk.columns import (
+    ENCODED_ROW,
+    LABELS,
+    NLL,
+    OTHER_RATING,
+    QUESTION,
+    RATING,
+    SCORED_BYTES,
+    SCORED_TOKENS,
+    TARGET,
+    WRITTEN,
+)
 from espalier_sdk.errors import DataError
 from espalier_sdk.model import Budget, Head
 from espalier_sdk.testing import check_task
@@ -274,6 +285,8 @@ def test_a_tokenizer_without_an_end_is_refused(tokenizer: Any) -> None:
         ({"messages": "a", "prompt": "b"}, "hold the questions already"),
         ({"text": "a", "system": "b"}, "system"),
         ({"prompt": "a", "completion": "a"}, "at once"),
+        ({"text": "a", "rejected": "b"}, "`text` has none"),
+        ({"prompt": "a", "completion": "b", "rejected": "b"}, "the better and the other answer at once"),
     ],
 )
 def test_columns_that_are_no_format_are_refused(config: dict[str, str], words: str) -> None:
@@ -289,5 +302,27 @@ def test_an_own_tokenizer_is_trained_on_all_that_is_said() -> None:
 def test_a_response_is_read_from_a_row_or_from_itself() -> None:
     response = make(text="body").response(STATE)
     read = response.model_validate({"prediction": "x", "nll": 0.0, "scored_tokens": 4})
-    assert read.model_dump() == {"text": "x", "perplexity": 1.0}
+    assert read.model_dump() == {"text": "x", "perplexity": 1.0, "rating": None}
+    assert response.model_validate({"rating": -0.5}).model_dump() == {"text": None, "perplexity": None, "rating": -0.5}
     assert response.model_validate(read.model_dump()) == read
+
+
+def test_a_second_answer_stands_where_the_first_did_and_is_refused_where_it_is_missing() -> None:
+    task = make(prompt="question", completion="answer", rejected="worse")
+    assert task.columns().required == {"question": "text", "answer": "answer", "worse": "answer"}
+    others = task.others(instructions().append_column("worse", pa.array(["a", "b", "c"])))
+    assert others is not None
+    assert others.column("answer").to_pylist() == ["a", "b", "c"]
+    assert task.others(instructions()) is None
+    assert make(prompt="question", completion="answer").others(instructions()) is None
+    with pytest.raises(DataError, match="row 1: there is no answer"):
+        task.others(instructions().append_column("worse", pa.array(["a", "", "c"])))
+
+
+def test_ratings_pass_through(tokenizer: Any) -> None:
+    task = make(prompt="question", completion="answer", rejected="worse")
+    encoded = task.encode(instructions(), state=STATE, tokenizer=tokenizer, budget=Budget(256))
+    rated = {ENCODED_ROW: [0, 1, 2], RATING: [1.0, 2.0, 3.0], OTHER_RATING: [0.0, 4.0, 5.0]}
+    found = task.decode(pa.table(rated), encoded, state=STATE).to_pydict()
+    assert {name: found[name] for name in rated} == rated
+    assert found["prediction"] == [None] * 3

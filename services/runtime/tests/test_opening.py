@@ -12,7 +12,17 @@ import pytest
 from espalier_runtime.opening import CARD, OpenedModel, open_model, read_card
 from espalier_runtime.store import Store
 from espalier_sdk import ArtifactRef, Budget, DataError, Head, PluginConfig, PluginError, PluginNeed, State
-from espalier_sdk.columns import ENCODED_ROW, LOGITS, NLL, PREDICTION, QUESTION, SCORED_TOKENS, WRITTEN
+from espalier_sdk.columns import (
+    ENCODED_ROW,
+    LOGITS,
+    NLL,
+    OTHER_RATING,
+    PREDICTION,
+    QUESTION,
+    RATING,
+    SCORED_TOKENS,
+    WRITTEN,
+)
 from espalier_sdk.testing.learner import TwoKinds
 from espalier_sdk.testing.tiny import write_tokenizer
 from transformers import AutoTokenizer
@@ -202,17 +212,24 @@ class Writer(KindTask):
     def settings(self, *, tokenizer: Any, budget: Any) -> dict[str, Any]:
         return {"max_new_tokens": 2}
 
+    def others(self, rows: pa.Table) -> pa.Table | None:
+        if "other" not in rows.column_names:
+            return None
+        return rows.set_column(rows.column_names.index("text"), "text", rows.column("other"))
+
     def decode(self, outputs: pa.Table, encoded: pa.Table, *, state: Any) -> pa.Table:
-        return outputs.append_column(PREDICTION, outputs.column(WRITTEN))
+        return (
+            outputs.append_column(PREDICTION, outputs.column(WRITTEN)) if WRITTEN in outputs.column_names else outputs
+        )
 
 
 class WritingEngine(FakeEngine):
-    """Repeats the last word of each row, the last row first; a likelihood is the number of tokens."""
+    """Repeats the last word of each row, the last row first; a likelihood is the square of the number of tokens."""
 
     async def forward(self, encoded: pa.Table, *, adapter: str | None) -> pa.Table:
         assert "labels" in encoded.column_names
         counts = [len(ids) for ids in encoded.column("input_ids").to_pylist()]
-        return pa.table({NLL: [float(one) for one in counts], SCORED_TOKENS: counts})
+        return pa.table({NLL: [float(one * one) for one in counts], SCORED_TOKENS: counts})
 
     async def generate(self, encoded: pa.Table, *, adapter: str | None, settings: dict[str, Any]) -> Any:
         for place in reversed(range(encoded.num_rows)):
@@ -220,23 +237,54 @@ class WritingEngine(FakeEngine):
             yield pa.record_batch({"place": [place], "tokens": [[word] * settings["max_new_tokens"] + [3]]})
 
 
+class JudgingEngine(FakeEngine):
+    """Gives each row its number of tokens."""
+
+    async def forward(self, encoded: pa.Table, *, adapter: str | None) -> pa.Table:
+        return pa.table({LOGITS: [[float(len(ids))] for ids in encoded.column("input_ids").to_pylist()]})
+
+
+def writer(folder: Path, head: Head) -> OpenedModel:
+    write_tokenizer(folder)
+    return OpenedModel(
+        ref=ArtifactRef.parse(f"model/writer@{0:064}"),
+        head=head,
+        task=Writer(PluginConfig()),
+        state=None,
+        tokenizer=AutoTokenizer.from_pretrained(folder),
+        budget=Budget(max_tokens=16),
+        transforms=(),
+        engine=WritingEngine() if head.kind == "causal-lm" else JudgingEngine(),
+        adapter=None,
+    )
+
+
 @pytest.mark.parametrize("answered", [True, False])
 def test_a_task_that_writes_gets_text_for_each_row_and_likelihoods_where_answers_are_given(
     tmp_path: Path, answered: bool
 ) -> None:
-    write_tokenizer(tmp_path)
-    opened = OpenedModel(
-        ref=ArtifactRef.parse(f"model/writer@{0:064}"),
-        task=Writer(PluginConfig()),
-        state=None,
-        tokenizer=AutoTokenizer.from_pretrained(tmp_path),
-        budget=Budget(max_tokens=16),
-        transforms=(),
-        engine=WritingEngine(),
-        adapter=None,
-    )
+    opened = writer(tmp_path, Head("causal-lm"))
     rows = pa.table({"text": ["word1 word2", "word3"]})
     found = opened.predict(rows.append_column("answer", pa.array(["a", "b"])) if answered else rows).to_pydict()
     assert found[PREDICTION] == ["word2 word2", "word3 word3"]
     assert found[QUESTION] == ["word1 word2", "word3"]
     assert found.get(SCORED_TOKENS) == ([4, 3] if answered else None)
+
+
+def test_the_other_answer_of_a_row_is_rated_beside_its_own_by_the_mean_likelihood_of_a_token(tmp_path: Path) -> None:
+    rows = pa.table({"text": ["word1 word2", "word3"], "answer": ["a", "b"], "other": ["word1", "word2 word3 word4"]})
+    opened = writer(tmp_path, Head("causal-lm"))
+    found = opened.predict(rows)
+    assert found.column(RATING).to_pylist() == [-4.0, -3.0]  # words, and the tokens of begin and end
+    assert found.column(OTHER_RATING).to_pylist() == [-3.0, -5.0]
+    assert not {RATING, OTHER_RATING} & set(opened.predict(rows.drop_columns(["other"])).column_names)
+
+
+def test_a_reward_model_rates_answers_and_writes_none(tmp_path: Path) -> None:
+    opened = writer(tmp_path, Head("sequence-classification", outputs=1))
+    rows = pa.table({"text": ["word1 word2", "word3"], "answer": ["a", "b"]})
+    assert opened.predict(rows).to_pydict() == {"row": [0, 1], RATING: [4.0, 3.0]}
+    both = opened.predict(rows.append_column("other", pa.array(["word1", "word2 word3"])))
+    assert both.column(OTHER_RATING).to_pylist() == [3.0, 4.0]
+    with pytest.raises(DataError, match="says how good an answer is, and the rows hold none"):
+        opened.predict(rows.select(["text"]))

@@ -10,7 +10,7 @@ import pytest
 from espalier_runtime.plugins import Found, Plugins
 from espalier_runtime.specs import Spec, load_spec
 from espalier_runtime.specs.checking import check_spec, objective_metric_is_greater_better
-from espalier_sdk import DataError, HeadKind, PluginConfig, PluginError, SpecError
+from espalier_sdk import DataError, Head, HeadKind, PluginConfig, PluginError, SpecError
 from espalier_sdk.testing.fakes import FakeControl, FakeLearner, FakePeft, FakeStrategy
 from pydantic import Field
 
@@ -95,7 +95,11 @@ class FakePlugins(Plugins):
             "espalier.model_strategies": {"peft": _plugin(Empty, PeftStrategy), "whole": _plugin(Empty, FakeStrategy)},
             "espalier.base_models": {"minilm": _plugin(Empty)},
             "espalier.peft_methods": {"lora": _plugin(RankConfig, FakePeft)},
-            "espalier.learners": {"supervised": _plugin(Empty, FakeLearner)},
+            "espalier.learners": {
+                "supervised": _plugin(Empty, FakeLearner),
+                "judge": _plugin(Empty, _Judge),
+                "judged": _plugin(Empty, _Judged),
+            },
             "espalier.training_controls": {"thaw": _plugin(Empty, _OnlyZero)},
             "espalier.metrics": {"hits": _plugin(Empty, reports=("hits", "misses"), greater_is_better=True)},
             "espalier.engines": {"plain": _plugin(Empty)},
@@ -114,6 +118,16 @@ class FakePlugins(Plugins):
 class _OnlyZero(FakeControl):
     def __init__(self) -> None:
         super().__init__(zero_stages=frozenset({0}))
+
+
+class _Judge(FakeLearner):
+    def __init__(self) -> None:
+        super().__init__(head=Head("token-classification", outputs=1))
+
+
+class _Judged(FakeLearner):
+    def __init__(self) -> None:
+        super().__init__(auxiliaries={"reward": "token-classification"}, measures_loss=False)
 
 
 def _check(folder: Path, text: str) -> Any:
@@ -301,6 +315,52 @@ def test_an_adapter_is_a_base_where_it_can_be_merged(tmp_path: Path, mergeable: 
     [problem] = refused.value.problems
     assert problem.field == "candidates.full.base.from"
     assert problem.line
+
+
+JUDGED = """  rm: {strategy: whole, base: minilm, learner: judge, competes: false}
+  policy: {strategy: whole, base: minilm, learner: judged, auxiliaries: {reward: {from: rm}}}
+evaluate:"""
+
+
+def test_a_chain_of_candidates_that_ask_each_other_has_no_problem(tmp_path: Path) -> None:
+    _check(tmp_path, SPEC.replace("evaluate:", JUDGED))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "field", "words"),
+    [
+        (", auxiliaries: {reward: {from: rm}}", "", "policy.auxiliaries.reward", "needs another candidate's model as"),
+        ("{reward: {from", "{judge: {from", "policy.auxiliaries.judge", "takes no auxiliary 'judge'"),
+        ("from: rm", "from: lora", "policy.auxiliaries.reward.from", "'lora' builds sequence-classification, the"),
+        (
+            "learner: judged",
+            "learner: judged, training: {early_stopping: 2}",
+            "policy.training.early_stopping",
+            "no loss on",
+        ),
+        (", competes: false", "", "rm", "builds token-classification, which answers nothing that could be compared"),
+    ],
+    ids=["missing", "unknown", "another head", "early stopping", "competes"],
+)
+def test_a_chain_that_cannot_run_is_found_with_its_place(
+    tmp_path: Path, old: str, new: str, field: str, words: str
+) -> None:
+    problem = _problems(tmp_path, SPEC.replace("evaluate:", JUDGED.replace(old, new)))[f"candidates.{field}"]
+    assert words in problem.message
+    assert problem.line
+
+
+def test_an_auxiliary_is_merged_or_refused(tmp_path: Path) -> None:
+    path = tmp_path / "spec.yaml"
+    rm = "rm: {strategy: peft, base: minilm, peft: fixed, learner: judge, competes: false}"
+    path.write_text(SPEC.replace("evaluate:", f"  {rm}\n{JUDGED.partition(chr(10))[2]}"))
+    spec, document = load_spec(path)
+    plugins = FakePlugins()
+    traits = FakePeft(mergeable=False, heads=frozenset({"token-classification"})).traits
+    plugins.known["espalier.peft_methods"]["fixed"] = _plugin(Empty, FakePeft, traits=lambda self: traits())
+    with pytest.raises(SpecError, match="'rm' is an adapter that cannot be merged") as refused:
+        check_spec(spec, document, plugins)
+    assert [problem.field for problem in refused.value.problems] == ["candidates.policy.auxiliaries.reward.from"]
 
 
 def test_examples_longer_than_the_models_positions_are_refused(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from espalier_runtime.job import Job, Workplace, perform
 from espalier_runtime.plugins import Plugins
 from espalier_runtime.ray_session import Session
 from espalier_runtime.request import prepare_request, train_request
-from espalier_runtime.specs import Spec
+from espalier_runtime.specs import From, Spec
 from espalier_runtime.store import Store
 from espalier_runtime.tables import write_parts
 from espalier_sdk import ArtifactRef, Choice, Manifest
@@ -66,7 +66,7 @@ def make_dataset(store: Store, train_rows: pa.Table) -> ArtifactRef:
 def train_alone(
     folder: Path, task: dict[str, Any], splits: dict[str, pa.Table], candidates: dict[str, Any]
 ) -> dict[str, Made]:
-    """Prepares and trains candidates of any task, one after the other; a base is one that stands before it."""
+    """Prepares and trains candidates of any task, one after the other; each refers to those that stand before it."""
     spec = {**SPEC, "objective": {"task": task, "metric": "accuracy"}, "candidates": candidates}
     store, made = Store.open(str(folder / "store")), {}
     place = Workplace(Spec.model_validate(spec), store, folder / "home", Plugins(), Session())
@@ -79,21 +79,22 @@ def train_alone(
         state = own.finish(own.observe(splits["train"])).model_dump(mode="json")
         (attempt.folder / "state.json").write_text(json.dumps({"task": state, "transforms": []}), encoding="utf-8")
         dataset = attempt.publish(kind="dataset", name="tickets", what={"task": choice.model_dump(mode="json")}).ref()
-        made[name] = _train(place, name, dataset, {one: made[one].model for one in candidate.references().values()})
+        others = {"base": candidate.base} if isinstance(candidate.base, From) else {}
+        others |= candidate.auxiliaries
+        made[name] = _train(place, name, dataset, {role: made[one.from_].model for role, one in others.items()})
     return made
 
 
 def _train(place: Workplace, name: str, dataset: ArtifactRef, others: dict[str, ArtifactRef]) -> Made:
     kept: dict[str, Any] = {}
-    base = next(iter(others.values()), None)
 
     def run(job: Job) -> dict[str, Any]:
-        kept["prepared"] = job.make(prepare_request(job.spec, name, dataset, base, job.plugins), prepare).ref
+        request = prepare_request(job.spec, name, dataset, others.get("base"), job.plugins)
+        kept["prepared"] = job.make(request, prepare).ref
         kept["job"] = make_job(job.spec, name, job, kept["prepared"])
         return train(kept["job"], out=job.out)
 
-    inputs = {"dataset": dataset} | ({"base": base} if base else {})
-    manifest, _ = perform(train_request(place.spec, name, inputs, place.plugins), run, place)
+    manifest, _ = perform(train_request(place.spec, name, {"dataset": dataset, **others}, place.plugins), run, place)
     return Made(place, dataset, kept["prepared"], kept["job"], manifest.ref(), manifest.metrics)
 
 

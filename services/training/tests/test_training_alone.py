@@ -244,11 +244,6 @@ def test_the_rate_rises_in_the_warmup_whatever_the_schedule(made: Made, schedule
 
 
 @dataclass
-class FakeLearner:
-    auxiliaries: tuple[str, ...] = ()
-
-
-@dataclass
 class FakePeft:
     batches: int = 0
 
@@ -265,22 +260,14 @@ class FakePeft:
 
 @dataclass
 class FakeWork:
-    """What the refusals look at."""
+    """What the refusal looks at."""
 
-    learner: FakeLearner
-    peft: FakePeft | None = None
+    peft: FakePeft
 
 
-@pytest.mark.parametrize(
-    ("work", "field"),
-    [
-        (FakeWork(FakeLearner(auxiliaries=("reward",))), "learner"),
-        (FakeWork(FakeLearner(), FakePeft(batches=4)), "peft"),
-    ],
-)
-def test_what_would_be_left_out_in_silence_is_refused(made: Made, work: FakeWork, field: str) -> None:
-    job = replace(made.job, learner={"name": "other"}, peft={"name": "other"})
+def test_what_would_be_left_out_in_silence_is_refused(made: Made) -> None:
+    job = replace(made.job, peft={"name": "other"})
     with pytest.raises(SpecError) as refused:
-        _require_supported(job, work)  # type: ignore[arg-type]
-    assert refused.value.problems[0].field == f"candidates.scratch.{field}"
-    _require_supported(job, FakeWork(FakeLearner(), FakePeft()))  # type: ignore[arg-type]
+        _require_supported(job, FakeWork(FakePeft(batches=4)))  # type: ignore[arg-type]
+    assert refused.value.problems[0].field == "candidates.scratch.peft"
+    _require_supported(job, FakeWork(FakePeft()))  # type: ignore[arg-type]

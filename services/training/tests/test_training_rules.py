@@ -136,6 +136,7 @@ JOB = TrainJob(
     dataset="",
     prepared="",
     base=None,
+    auxiliaries={},
     out="",
     beside="",
     strategy={},

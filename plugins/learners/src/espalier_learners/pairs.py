@@ -85,12 +85,15 @@ def encode_pairs(
 class PadPairs:
     """Makes a batch of pairs: all better answers first, then all others, padded to the longest of both."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, names: Sequence[str] = ("input_ids", "attention_mask", "completion_mask")
+    ) -> None:
         padding = tokenizer.pad_token_id
         self._padding = tokenizer.eos_token_id if padding is None else padding
+        self._names = names
 
     def __call__(self, examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """Returns `input_ids`, `attention_mask` and `completion_mask`, each `(2 x pairs, tokens)`."""
+        """Returns what `names` says, each `(2 x pairs, tokens)`."""
         import numpy as np
         import torch
 
@@ -106,7 +109,7 @@ class PadPairs:
             "attention_mask": [widened(np.ones_like(one), width, 0) for one in ids],
             "completion_mask": [widened(one != IGNORED_LABEL, width, 0) for one in labels],
         }
-        return {name: torch.from_numpy(np.stack(values).astype(np.int64)) for name, values in padded.items()}
+        return {name: torch.from_numpy(np.stack(padded[name]).astype(np.int64)) for name in self._names}
 
 
 def widened(values: Any, width: int, fill: int) -> Any:

@@ -5,7 +5,20 @@ Knows no loss: each learner names the trainer that it means.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+
+
+@contextmanager
+def kept_frozen(model: Any) -> Iterator[None]:
+    """Leaves frozen what is: PEFT, when it puts an adapter on again, would train all of it."""
+    frozen = [one for one in model.parameters() if not one.requires_grad]
+    try:
+        yield
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(False)
 
 
 def on_prepared_rows(trainer: type[Any]) -> type[Any]:
@@ -33,17 +46,13 @@ def on_prepared_rows(trainer: type[Any]) -> type[Any]:
             # TRL takes a datasets.Dataset alone, and looks into its first row for images.
             super().__init__(model=model, train_dataset=Dataset.from_dict({"input_ids": [[0]]}), **given)
             self.train_dataset, self.eval_dataset = train_dataset, eval_dataset
-            self._adapter_off = adapted
             if adapted:
                 self.ref_model = None  # from here on TRL asks the model itself, with its adapter off
 
         def compute_loss(self, model: Any, *given: Any, **more: Any) -> Any:
-            """Returns the loss; PEFT, when it puts an adapter on again, would train all of it."""
-            frozen = [one for one in model.parameters() if not one.requires_grad] if self._adapter_off else []
-            found = super().compute_loss(model, *given, **more)
-            for parameter in frozen:
-                parameter.requires_grad_(False)
-            return found
+            """Returns the loss, and leaves frozen what is."""
+            with kept_frozen(model):
+                return super().compute_loss(model, *given, **more)
 
         def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
             return dataset

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
         Split,
         ZeroStage,
     )
-    from espalier_sdk.planning import clean_name, compose, plan
+    from espalier_sdk.planning import built_head, clean_name, compose, plan
 
 _HOMES = {
     "artifacts": ("ArtifactKind", "ArtifactRef", "FileEntry", "Manifest", "PluginNeed", "PluginUse"),
@@ -72,7 +72,7 @@ _HOMES = {
         "Split",
         "ZeroStage",
     ),
-    "planning": ("clean_name", "compose", "plan"),
+    "planning": ("built_head", "clean_name", "compose", "plan"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -110,6 +110,7 @@ __all__ = [
     "ThresholdMissed",
     "TrainingFailed",
     "ZeroStage",
+    "built_head",
     "clean_name",
     "compose",
     "plan",

@@ -32,6 +32,8 @@ NLL = "nll"  # float64: negative log-likelihood, summed, natural logarithm
 SCORED_TOKENS = "scored_tokens"  # int64: how many labels that was
 
 # What an opened model adds for a task that writes text.
+RATING = "rating"  # float64: how good the answer of the row is to the model; higher is better
+OTHER_RATING = "other_rating"  # float64: the same of the answer that was liked less, where the row holds one
 WRITTEN = "written"  # str or null: what was written
 QUESTION = "espalier_question"  # str: what was asked, for a reader
 

@@ -71,6 +71,12 @@ def _merge(
     return Rule(trainable=trainable, lr_scale=lr_scale, anchor=anchor)
 
 
+def built_head(learner: Learner, head: Head) -> Head:
+    """Returns the head of the model that a learner trains for a task's head: its own where it names one, else this."""
+    own: Head | None = getattr(learner, "head", None)
+    return own or head
+
+
 def compose(
     *,
     strategy: ModelStrategy,
@@ -83,29 +89,30 @@ def compose(
 ) -> tuple[str, ...]:
     """Returns every conflict between the choices of one candidate, each a sentence with its remedy.
 
-    Pure: reads traits only, so it can run before a worker or a pod starts.
+    `head` is the task's. Pure: reads traits only, so it can run before a worker or a pod starts.
     """
     problems: list[str] = []
+    kind = built_head(learner, head).kind
     problems += _presence("base", given=has_base, wanted=strategy.base)
     problems += _presence("peft", given=peft is not None, wanted=strategy.peft)
     built = getattr(strategy, "heads", None)  # what starts from a base has the base's heads, and says none here
-    if built is not None and head.kind not in built:
+    if built is not None and kind not in built:
+        needs = "the task" if kind == head.kind else "the learner"
         problems.append(
-            f"the strategy builds a model for {_any_of(built)}, the task needs {head.kind}: "
+            f"the strategy builds a model for {_any_of(built)}, {needs} needs {kind}: "
             "choose another `family` in the strategy's config"
         )
     if head.kind not in learner.heads:
         problems.append(
             f"the learner trains {_any_of(learner.heads)}, the task needs {head.kind}: choose another learner"
         )
-    if learner.needs_reference:
-        if not has_base:
-            problems.append("the learner compares with the model that it starts from: add `base:`")
-        if placement.zero_stage:
-            problems.append(
-                f"the learner needs a whole reference, which where.zero_stage {placement.zero_stage} would shard: "
-                "choose stage 0"
-            )
+    if learner.needs_reference and not has_base:
+        problems.append("the learner compares with the model that it starts from: add `base:`")
+    if placement.zero_stage and (learner.needs_reference or learner.auxiliaries):
+        problems.append(
+            f"the learner needs other whole models beside its own, which where.zero_stage {placement.zero_stage} would "
+            "shard: choose stage 0"
+        )
     for index, control in enumerate(controls):
         if placement.zero_stage not in control.zero_stages:
             problems.append(
@@ -114,8 +121,9 @@ def compose(
             )
     if peft is not None:
         traits = peft.traits()
-        if head.kind not in traits.heads:
-            problems.append(f"the PEFT method supports {_any_of(traits.heads)}, the task needs {head.kind}")
+        if kind not in traits.heads:
+            needs = "the task" if kind == head.kind else "the learner"
+            problems.append(f"the PEFT method supports {_any_of(traits.heads)}, {needs} needs {kind}")
         if placement.zero_stage not in traits.zero_stages:
             problems.append(
                 f"the PEFT method runs at ZeRO stage {_any_of(traits.zero_stages)}, "

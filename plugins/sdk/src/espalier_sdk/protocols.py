@@ -135,7 +135,8 @@ class WritingTask(Task, Protocol):
     """A task with a causal-lm head: its answers are written, and texts are scored by their likelihood.
 
     `encode` gives what is trained on and scored: labels -100 where nothing is learned. One encoded row per row, save
-    where a row asks nothing: a long text may be several.
+    where a row asks nothing: a long text may be several. One whose rows hold a second answer, which was liked less,
+    also has `others(rows)`: the same rows with that answer in place of the first, or None where there is none.
     """
 
     chat_template: str | None  # written beside a tokenizer that has none; None where nobody speaks in turns
@@ -154,7 +155,12 @@ class WritingTask(Task, Protocol):
 
 
 class Learner(Plugin, Protocol):
-    """Which signal a model is learned from. Training only."""
+    """Which signal a model is learned from. Training only.
+
+    `heads` are those of the tasks that it goes with, `auxiliaries` the heads of other candidates' models that it asks
+    while it trains, by role. One whose model puts out something else than the task asks for, such as a score for an
+    answer, also has `head: Head`; one whose trainer has no loss on validation has `measures_loss: bool`, false.
+    """
 
     heads: ClassVar[frozenset[HeadKind]]
     auxiliaries: ClassVar[Mapping[str, HeadKind]]

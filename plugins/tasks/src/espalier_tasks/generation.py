@@ -13,8 +13,10 @@ from espalier_sdk.columns import (
     LINE,
     NLL,
     ORIGIN,
+    OTHER_RATING,
     PREDICTION,
     QUESTION,
+    RATING,
     SCORED_BYTES,
     SCORED_TOKENS,
     TARGET,
@@ -47,6 +49,9 @@ class GenerationConfig(PluginConfig):
     messages: str | None = Field(
         default=None, description="The column of chats: lists of {role, content}, or the JSON of such a list."
     )
+    rejected: str | None = Field(
+        default=None, description="The column of answers, or chats, that were liked less: for preference-accuracy."
+    )
     system: str | None = Field(default=None, description="What the model is told before each `prompt`.")
     max_new_tokens: int = Field(
         default=64, ge=1, le=8192, description="Longest answer in tokens; three quarters of max_tokens at most."
@@ -63,6 +68,10 @@ class GenerationConfig(PluginConfig):
             raise ValueError("`messages` hold the questions already: remove `prompt`")
         if self.system is not None and not instructions:
             raise ValueError("`system` goes with `prompt` and `completion`: chats have system messages of their own")
+        if self.rejected is not None and self.text is not None:
+            raise ValueError("`rejected` needs answers that were liked better: `text` has none")
+        if self.rejected is not None and self.rejected in (self.prompt, self.completion, self.messages):
+            raise ValueError(f"column {self.rejected!r} cannot be the better and the other answer at once")
         if self.prompt is not None and self.prompt in (self.text, self.completion):
             raise ValueError(f"column {self.prompt!r} cannot be question and answer at once")
         return self
@@ -106,9 +115,11 @@ class Generation:
         config = self.config
         if config.text is not None:
             return Columns(required={config.text: "text"})
+        kind = "answer" if config.messages is None else "messages"
+        other = {} if config.rejected is None else {config.rejected: kind}
         if config.messages is not None:
-            return Columns(required={config.messages: "messages"})
-        return Columns(required={str(config.prompt): "text", str(config.completion): "answer"})
+            return Columns(required={config.messages: kind, **other})
+        return Columns(required={str(config.prompt): "text", str(config.completion): kind, **other})
 
     def observe(self, rows: pa.Table) -> GenerationState:
         """Counts rows; raises DataError for a chat that cannot be read, or that has no answer to learn from."""
@@ -169,6 +180,16 @@ class Generation:
         found = _table(_asked(chats, self._plain, tokenizer, self._question_tokens(budget)), labelled=False)
         return found.append_column(QUESTION, pa.array([chat[-1]["content"] for chat in chats], pa.string()))
 
+    def others(self, rows: pa.Table) -> pa.Table | None:
+        """Returns the rows with the answer that was liked less in place of the other; None where they hold none."""
+        config, answer = self.config, self.config.completion or self.config.messages
+        if config.rejected is None or answer is None or not {config.rejected, answer} <= set(rows.column_names):
+            return None
+        for place, value in enumerate(rows.column(config.rejected).to_pylist()):
+            if not value:
+                raise _wrong(rows, place, "there is no answer", field=config.rejected)
+        return rows.set_column(rows.column_names.index(answer), answer, rows.column(config.rejected))
+
     def settings(self, *, tokenizer: Tokenizer, budget: Budget) -> Mapping[str, JsonValue]:
         """Returns greedy decoding up to the tokenizer's end token: the same question has the same answer."""
         return {
@@ -179,7 +200,8 @@ class Generation:
 
     def decode(self, outputs: pa.Table, encoded: pa.Table, *, state: GenerationState) -> pa.Table:
         """Returns `row`, `prediction` (what was written, or null), and where it was scored `nll`, `scored_tokens`,
-        `scored_bytes` and `target`; the parts of a long text are added up.
+        `scored_bytes` and `target`, and where answers were rated `rating` and `other_rating`; the parts of a long text
+        are added up.
         """
         import pyarrow as pa
 
@@ -191,7 +213,7 @@ class Generation:
                 if name in source.column_names:
                     sums = sums.append_column(name, source.column(name))
                     added.append(name)
-        firsts = [name for name in (WRITTEN, QUESTION) if name in outputs.column_names]
+        firsts = [name for name in (WRITTEN, QUESTION, RATING, OTHER_RATING) if name in outputs.column_names]
         for name in firsts:
             sums = sums.append_column(name, outputs.column(name))
         if TARGET in encoded.column_names:

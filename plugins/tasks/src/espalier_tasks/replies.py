@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal
 
-from espalier_sdk.columns import NLL, PREDICTION, SCORED_TOKENS
+from espalier_sdk.columns import NLL, PREDICTION, RATING, SCORED_TOKENS
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, create_model, field_validator, model_validator
 
 Words = Annotated[str, StringConstraints(strict=True, min_length=1)]
@@ -38,16 +38,17 @@ class Reply(BaseModel):
 
     text: str | None = Field(default=None, description="What the model writes.")
     perplexity: float | None = Field(default=None, description="Of the text that was given, per token.")
+    rating: float | None = Field(default=None, description="How good the answer that was given is to the model.")
 
     @model_validator(mode="before")
     @classmethod
     def _from_row(cls, value: Any) -> Any:
         """Reads a row that `decode` made as well."""
-        if not isinstance(value, dict) or not ({PREDICTION, NLL} & value.keys()):
+        if not isinstance(value, dict) or "text" in value or not ({PREDICTION, NLL, RATING} & value.keys()):
             return value
         tokens = value.get(SCORED_TOKENS)
         perplexity = math.exp(min(value[NLL] / tokens, 700.0)) if tokens else None
-        return {"text": value.get(PREDICTION), "perplexity": perplexity}
+        return {"text": value.get(PREDICTION), "perplexity": perplexity, "rating": value.get(RATING)}
 
 
 def prompt_request(column: str) -> type[BaseModel]:

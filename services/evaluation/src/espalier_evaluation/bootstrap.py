@@ -11,9 +11,19 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from espalier_sdk.columns import NLL, PREDICTION, SCORE, SCORED_BYTES, SCORED_TOKENS, SCORES, TARGET
+from espalier_sdk.columns import (
+    NLL,
+    OTHER_RATING,
+    PREDICTION,
+    RATING,
+    SCORE,
+    SCORED_BYTES,
+    SCORED_TOKENS,
+    SCORES,
+    TARGET,
+)
 
-_READ = (TARGET, PREDICTION, SCORE, SCORES, NLL, SCORED_TOKENS, SCORED_BYTES)
+_READ = (TARGET, PREDICTION, SCORE, SCORES, NLL, SCORED_TOKENS, SCORED_BYTES, RATING, OTHER_RATING)
 
 
 @dataclass(frozen=True, slots=True)

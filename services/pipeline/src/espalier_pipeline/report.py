@@ -51,8 +51,10 @@ def _content(result: RunResult, store: Store) -> dict[str, Any]:
     document, metric = result.document(), result.spec.objective.metric
     ordered = document["candidates"]
     shown = [one for one in ordered if one["name"] in (document["chosen"], document["runner_up"])]
-    histories = {one["name"]: learning.history(store, one["model"]) for one in ordered}
-    trained = {one["name"]: learning.phases(store, one["model"]) for one in ordered}
+    models = {one["name"]: one["model"] for one in ordered}  # and those that were built for them
+    models |= {one["name"]: one["ref"] for one in document["stages"] if one["stage"] == "train"}
+    histories = {name: learning.history(store, model) for name, model in models.items()}
+    trained = {name: learning.phases(store, model) for name, model in models.items()}
     chosen = next(one for one in ordered if one["name"] == document["chosen"])
     sure = confidence(document["stages"], store, chosen["name"], _dataset(store, chosen["model"]))
     return {

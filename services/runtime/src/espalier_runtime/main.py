@@ -153,6 +153,8 @@ def build_request(
     _need(inputs, "dataset")
     if stage == "prepare":
         return prepare_request(spec, candidate_name, inputs["dataset"], inputs.get("base"), plugins)
+    for role in spec.candidates[candidate_name].auxiliaries:
+        _need(inputs, role)
     return train_request(spec, candidate_name, inputs, plugins)
 
 

@@ -15,7 +15,17 @@ from typing import Any
 import pyarrow as pa
 from espalier_sdk.artifacts import ArtifactRef, PluginNeed
 from espalier_sdk.choice import Choice
-from espalier_sdk.columns import ENCODED_ROW, LABELS, QUESTION, WRITTEN
+from espalier_sdk.columns import (
+    ENCODED_ROW,
+    LABELS,
+    LOGITS,
+    NLL,
+    OTHER_RATING,
+    QUESTION,
+    RATING,
+    SCORED_TOKENS,
+    WRITTEN,
+)
 from espalier_sdk.errors import DataError
 from espalier_sdk.model import Adapter, Budget, Head, Placement
 
@@ -34,6 +44,7 @@ class OpenedModel:
     """A model that answers tables of raw rows: serving transforms, encoding, forward pass and decoding."""
 
     ref: ArtifactRef
+    head: Head
     task: Any
     state: Any
     tokenizer: Any
@@ -60,7 +71,7 @@ class OpenedModel:
         rows = rows if transformed else self.transform(rows)
         encoded = self.task.encode(rows, state=self.state, tokenizer=self.tokenizer, budget=self.budget)
         if self.task.head_kind == "causal-lm":
-            outputs = await self._write(rows, encoded)
+            outputs = await (self._write if self.head.kind == "causal-lm" else self._judge)(rows, encoded)
         else:
             outputs = await self.engine.forward(encoded, adapter=self.adapter)
         decoded: pa.Table = self.task.decode(outputs, encoded, state=self.state)
@@ -72,11 +83,33 @@ class OpenedModel:
         if LABELS in encoded.column_names:
             scores = await self.engine.forward(encoded, adapter=self.adapter)
             columns |= {name: scores.column(name) for name in scores.column_names}
+            columns |= await self._ratings(rows, scores)
         asked = self.task.questions(rows, tokenizer=self.tokenizer, budget=self.budget)
         if asked is not None:
             columns[QUESTION] = asked.column(QUESTION)
             columns[WRITTEN] = pa.array(await self._generate(asked), pa.string())
         return pa.table(columns)
+
+    async def _judge(self, rows: pa.Table, encoded: pa.Table) -> pa.Table:
+        """Returns what a model that writes nothing says of the answers that the rows hold."""
+        if LABELS not in encoded.column_names:
+            raise DataError(
+                "the model says how good an answer is, and the rows hold none",
+                code="no_answers",
+                field="task",
+                accepted=", ".join(self.task.columns().required),
+            )
+        outputs = await self.engine.forward(encoded, adapter=self.adapter)
+        return pa.table({ENCODED_ROW: encoded.column(ENCODED_ROW), **await self._ratings(rows, outputs)})
+
+    async def _ratings(self, rows: pa.Table, outputs: pa.Table) -> dict[str, pa.Array]:
+        """Returns how good the answer of each row is to the model, and its other answer; nothing where it has none."""
+        others = self.task.others(rows) if hasattr(self.task, "others") else None
+        found = {} if others is None and self.head.kind == "causal-lm" else {RATING: _rated(outputs)}
+        if others is not None:
+            encoded = self.task.encode(others, state=self.state, tokenizer=self.tokenizer, budget=self.budget)
+            found[OTHER_RATING] = _rated(await self.engine.forward(encoded, adapter=self.adapter))
+        return found
 
     async def _generate(self, asked: pa.Table) -> list[str]:
         settings = self.task.settings(tokenizer=self.tokenizer, budget=self.budget)
@@ -90,6 +123,19 @@ class OpenedModel:
     def predict(self, rows: pa.Table, *, transformed: bool = False) -> pa.Table:
         """Does the same where no event loop runs."""
         return asyncio.run(self.predict_async(rows, transformed=transformed))
+
+
+def _rated(outputs: pa.Table) -> pa.Array:
+    """Returns one number per answer: a reward, or the mean log-likelihood of its tokens, so that length tells nothing.
+
+    The latter ranks answers as Meng et al. 2024 do.
+    """
+    import numpy as np
+
+    if LOGITS in outputs.column_names:
+        return pa.array([float(row[0]) for row in outputs.column(LOGITS).to_pylist()], pa.float64())
+    counts = np.maximum(outputs.column(SCORED_TOKENS).to_numpy(), 1)
+    return pa.array(-outputs.column(NLL).to_numpy() / counts, pa.float64())
 
 
 def open_model(
@@ -120,6 +166,7 @@ def open_model(
         runner.open(base, head=head, adapters=adapters, placement=placement or Placement())
     return OpenedModel(
         ref=ref,
+        head=head,
         task=plugins.load("espalier.tasks", Choice(**card["task"])),
         state=task_class.State.model_validate(card["state"]),
         tokenizer=AutoTokenizer.from_pretrained(opened.folder),

@@ -18,7 +18,7 @@ from espalier_runtime.plugins import Plugins
 from espalier_runtime.request import base_choice, base_request
 from espalier_runtime.specs import Candidate, load_spec
 from espalier_runtime.store import Store
-from espalier_sdk import Head
+from espalier_sdk import Head, built_head
 from espalier_sdk.errors import EspalierError
 
 from espalier_training.footprint import PROCESS_BYTES, Load, footprint
@@ -57,7 +57,8 @@ def sizes(candidate: Candidate, task_choice: Any, store: Store, plugins: Plugins
         if ref is None:
             plugins.load("espalier.base_models", choice).fetch(request.resolved["base"], folder)
         strategy = plugins.load("espalier.model_strategies", candidate.strategy)
-        head = Head(kind=plugins.load("espalier.tasks", task_choice).head_kind, outputs=2)
+        learner = plugins.load("espalier.learners", candidate.learner)
+        head = built_head(learner, Head(kind=plugins.load("espalier.tasks", task_choice).head_kind, outputs=2))
         blueprint = strategy.blueprint(head, tokenizer=folder, base=folder)
     peft = plugins.load("espalier.peft_methods", candidate.peft) if candidate.peft else None
     parameters = [*blueprint.parameters, *(peft.parameters(blueprint) if peft else ())]

@@ -18,6 +18,7 @@ class TrainJob:
     dataset: str
     prepared: str
     base: str | None
+    auxiliaries: dict[str, str]  # other candidates' models, by role
     out: str
     beside: str
     strategy: dict[str, Any]

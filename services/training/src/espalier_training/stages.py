@@ -78,6 +78,7 @@ def make_job(spec: Spec, name: str, job: Job, prepared: Any) -> TrainJob:
         dataset=str(job.inputs["dataset"].ref),
         prepared=str(prepared),
         base=str(job.inputs["base"].ref) if "base" in job.inputs else None,
+        auxiliaries={role: str(job.inputs[role].ref) for role in candidate.auxiliaries},
         out=str(job.out),
         beside=str(job.beside),
         strategy=candidate.strategy.model_dump(mode="json"),

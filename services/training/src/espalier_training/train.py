@@ -24,16 +24,17 @@ from espalier_sdk import (
     Blueprint,
     Budget,
     Choice,
-    Head,
     ParameterInfo,
     Parts,
     Phase,
     Placement,
     SpecError,
+    built_head,
     clean_name,
     plan,
 )
 
+from espalier_training.auxiliaries import open_auxiliaries
 from espalier_training.callbacks import after_step, guard, reporter, require_finite_weights
 from espalier_training.engine import Setting, engine, put_weights
 from espalier_training.examples import Examples
@@ -56,7 +57,7 @@ def train(job: TrainJob, *, out: Path, rank: int = 0) -> dict[str, Any]:
     Goes on from the newest committed checkpoint of `job.checkpoints`, and removes them when the model is written.
     Keys: steps, train_seconds (optimizer steps only), load_seconds, steps_per_second, tokens_per_second,
     peak_memory_bytes, trainable_parameters, parameters, size_bytes, train_loss, validation_loss, best_step,
-    resumed_at, history (loss by step), phases (what was trained when, at which rate, how far it moved).
+    resumed_at, history (what was logged, by step), phases (what was trained when, at which rate, how far it moved).
     """
     import torch
     import transformers
@@ -78,7 +79,7 @@ def train(job: TrainJob, *, out: Path, rank: int = 0) -> dict[str, Any]:
         _require_one_end(job, phases)
         require_one_phase(job, phases)
         start = _start_weights(model, phases, parameters)
-        parts = Parts(model=model, tokenizer=work.tokenizer, reference=reference)
+        parts = Parts(model, work.tokenizer, reference=reference, auxiliaries=work.auxiliaries)
         setting = _setting(job, work, parts, examples, phases, parameters, steps)
         loaded = time.perf_counter()
         ended = _run_phases(setting, phases, folder=folder, rank=rank)
@@ -109,7 +110,7 @@ def train(job: TrainJob, *, out: Path, rank: int = 0) -> dict[str, Any]:
         "validation_loss": dict(measured)[best] if best else measured[-1][1] if measured else None,
         "best_step": best or (min(measured, key=lambda one: one[1])[0] if measured else None),
         "resumed_at": ended.resumed_at,
-        "history": [entry for entry in ended.history if "loss" in entry or "eval_loss" in entry],
+        "history": [entry for entry in ended.history if "loss" in entry or "eval_runtime" in entry],
         "phases": trace(phases, parameters, moved=distances(model, start)),
     }
 
@@ -250,10 +251,11 @@ class _Work:
         self.strategy = plugins.load("espalier.model_strategies", Choice(**job.strategy))
         self.peft = plugins.load("espalier.peft_methods", Choice(**job.peft)) if job.peft else None
         self.learner = plugins.load("espalier.learners", Choice(**job.learner))
+        self.auxiliaries = open_auxiliaries(job, self.learner, store, plugins, scratch=scratch)
         self.controls = [plugins.load("espalier.training_controls", Choice(**choice)) for choice in job.controls]
         task = plugins.load("espalier.tasks", Choice(**job.task))
         self.state = json.loads((dataset / "state.json").read_text(encoding="utf-8"))
-        self.head: Head = task.head(type(task).State.model_validate(self.state["task"]))
+        self.head = built_head(self.learner, task.head(type(task).State.model_validate(self.state["task"])))
         self.budget = Budget(**json.loads((self.prepared / "budget.json").read_text(encoding="utf-8")))
         self.tokenizer = AutoTokenizer.from_pretrained(self.prepared / "tokenizer")
         self.placement = Placement(zero_stage=job.zero_stage, workers=job.workers, dtype=job.training["dtype"])
@@ -268,17 +270,10 @@ def _open(job: TrainJob, scratch: Path) -> _Work:
 
 def _require_supported(job: TrainJob, work: _Work) -> None:
     """Refuses what the plugins ask for and this version would silently leave out."""
-    at = f"candidates.{job.candidate}"
-    if work.learner.auxiliaries:
-        raise SpecError(
-            f"the learner {job.learner['name']} needs other candidates' models: they are not part of this version",
-            field=f"{at}.learner",
-            remedy="choose another learner",
-        )
     if work.peft and work.peft.traits().calibration_batches:
         raise SpecError(
             f"the PEFT method {(job.peft or {})['name']} calibrates on data before it trains: this version does not",
-            field=f"{at}.peft",
+            field=f"candidates.{job.candidate}.peft",
             remedy="choose another initialisation or method",
         )
 

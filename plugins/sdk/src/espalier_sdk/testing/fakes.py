@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from espalier_sdk import HeadKind, ParameterInfo, PeftTraits, PluginConfig, Rule, ZeroStage
+from espalier_sdk import Head, HeadKind, ParameterInfo, PeftTraits, PluginConfig, Rule, ZeroStage
 
 
 @dataclass
@@ -44,11 +44,13 @@ class FakeControl:
 
 @dataclass
 class FakeLearner:
-    """Says which heads it trains."""
+    """Says which heads it trains, and which it builds where that is another."""
 
     heads: frozenset[HeadKind] = frozenset({"sequence-classification"})
     auxiliaries: Mapping[str, HeadKind] = field(default_factory=dict)
     needs_reference: bool = False
+    head: Head | None = None
+    measures_loss: bool = True
 
 
 @dataclass

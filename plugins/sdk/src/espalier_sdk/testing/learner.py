@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 from espalier_sdk.choice import PluginConfig, State
 from espalier_sdk.columns import ENCODED_ROW, LABELS, RESERVED_PREFIX, SCORED_BYTES, TARGET
 from espalier_sdk.model import Budget, Columns, Head, HeadKind, Parts
+from espalier_sdk.planning import built_head
 from espalier_sdk.testing.plugin import check_plugin
-from espalier_sdk.testing.tiny import WORDS, one_thread, tiny, write_tokenizer
+from espalier_sdk.testing.tiny import WORDS, Family, one_thread, tiny, write_tokenizer
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -34,13 +35,17 @@ def check_learner(
 
     Without `rows` and `task`, the kit's own texts of two kinds are learned. The columns that the learner needs are
     in the rows; encoding is deterministic; the trainer is a class of transformers' family; the arguments keep what
-    the service says; the inputs leave alone what the service owns; the loss is finite and falls.
+    the service says; the inputs leave alone what the service owns; the loss is finite and falls, and is measured on
+    validation. One that measures none there (`measures_loss` is false) logs `reward`, which rises. The reference and
+    the models of other roles, tiny ones with one output each, are as they were.
     """
     import pyarrow as pa
 
     plugin = check_plugin("espalier.learners", name)
     assert plugin.heads and plugin.heads <= set(get_args(HeadKind)), f"{name}: heads is {plugin.heads}"
     assert set(plugin.auxiliaries.values()) <= set(get_args(HeadKind)), f"{name}: auxiliaries {plugin.auxiliaries}"
+    taken = sorted({"dataset", "base"} & set(plugin.auxiliaries))
+    assert not taken, f"{name}: auxiliaries has the role {', '.join(taken)}, which is an input of every training"
     assert isinstance(plugin.needs_reference, bool), f"{name}: needs_reference must be a bool"
     learner = plugin(plugin.Config.model_validate(dict(config or {})))
     task = task or TwoKinds(PluginConfig())
@@ -59,6 +64,7 @@ def _check_training(name: str, learner: Any, task: Any, rows: pa.Table, place: P
 
     write_tokenizer(place / "tokenizer")
     tokenizer = AutoTokenizer.from_pretrained(place / "tokenizer", local_files_only=True)
+    tokenizer.eos_token = tokenizer.sep_token  # as tokenizers of models that write have one
     state = task.finish(task.observe(rows))
     options = {"task": task, "state": state, "tokenizer": tokenizer, "budget": Budget(max_tokens=16)}
     encoded = learner.encode(rows, **options)
@@ -70,22 +76,52 @@ def _check_training(name: str, learner: Any, task: Any, rows: pa.Table, place: P
     assert isinstance(arguments, TrainingArguments), f"{name}: arguments() must be TrainingArguments"
     changed = [key for key, value in common.items() if key != "report_to" and getattr(arguments, key) != value]
     assert not changed, f"{name}: arguments() changes {', '.join(changed)}, which the service decides"
-    head = task.head(state)
-    model = tiny("llama" if head.kind == "causal-lm" else "bert", head).model
+    family: Family = "llama" if task.head_kind == "causal-lm" else "bert"
+    model = tiny(family, built_head(learner, task.head(state))).model
     reference = copy.deepcopy(model).requires_grad_(False) if learner.needs_reference else None
-    inputs = dict(learner.inputs(Parts(model=model, tokenizer=tokenizer, reference=reference)))
+    asked = {
+        role: tiny(family, Head(kind, outputs=1), seed=place).model.requires_grad_(False).eval()
+        for place, (role, kind) in enumerate(learner.auxiliaries.items(), 1)
+    }
+    others = {**asked, **({"the reference": reference} if reference else {})}
+    before = {who: copy.deepcopy(one.state_dict()) for who, one in others.items()}
+    auxiliaries = {role: (one, tokenizer) for role, one in asked.items()}
+    inputs = dict(learner.inputs(Parts(model, tokenizer, reference, auxiliaries)))
     owned = [key for key in inputs if key in _OWNED]
     assert not owned, f"{name}: inputs() holds {', '.join(owned)}, which the service gives"
     trained = [key for key in encoded.column_names if key not in _NOT_TRAINED and not key.startswith(RESERVED_PREFIX)]
     examples = [{key: row[key] for key in trained} for row in encoded.to_pylist()]
     torch.manual_seed(0)
-    trainer = kind(model=model, args=arguments, train_dataset=examples, processing_class=tokenizer, **inputs)
+    given = {"train_dataset": examples, "eval_dataset": examples, "processing_class": tokenizer}
+    trainer = kind(model=model, args=arguments, **given, **inputs)
     trainer.train()
+    for who, one in others.items():
+        changed = [key for key, value in one.state_dict().items() if not value.equal(before[who][key])]
+        assert not changed, f"{name}: training changes {who}: {', '.join(changed)}"
+    _check_learned(name, trainer, measures_loss=getattr(learner, "measures_loss", True))
+
+
+def _check_learned(name: str, trainer: Any, *, measures_loss: bool) -> None:
+    measured = trainer.evaluate()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     assert losses and all(loss == loss and abs(loss) < 1e6 for loss in losses), f"{name}: the loss is {losses}"
-    third = max(1, len(losses) // 3)
-    first, last = sum(losses[:third]) / third, sum(losses[-third:]) / third
-    assert last < first, f"{name}: over {_STEPS} steps the loss goes from {first:.3f} to {last:.3f}"
+    assert ("eval_loss" in measured) == measures_loss, (
+        f"{name}: measures_loss is {measures_loss}, and validation gives {', '.join(measured)}"
+    )
+    if measures_loss:
+        first, last = _ends(losses)
+        assert last < first, f"{name}: over {_STEPS} steps the loss goes from {first:.3f} to {last:.3f}"
+        return
+    rewards = [entry["reward"] for entry in trainer.state.log_history if "reward" in entry]
+    assert rewards, f"{name}: measures no loss and logs no `reward`, so nobody sees whether it learns"
+    first, last = _ends(rewards)
+    assert last > first, f"{name}: over {_STEPS} steps the reward goes from {first:.3f} to {last:.3f}"
+
+
+def _ends(values: Sequence[float]) -> tuple[float, float]:
+    """Returns the means of the first and of the last third."""
+    third = max(1, len(values) // 3)
+    return sum(values[:third]) / third, sum(values[-third:]) / third
 
 
 def _common(out: Path) -> dict[str, Any]:
@@ -98,6 +134,7 @@ def _common(out: Path) -> dict[str, Any]:
         "use_cpu": True,
         "logging_steps": 1,
         "save_strategy": "no",
+        "prediction_loss_only": True,
         "report_to": [],
         "disable_tqdm": True,
         "remove_unused_columns": False,

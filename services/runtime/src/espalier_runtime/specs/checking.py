@@ -12,16 +12,22 @@ from typing import Any
 from espalier_sdk.choice import Choice
 from espalier_sdk.errors import EspalierError, PluginError, Problem, SpecError
 from espalier_sdk.groups import did_you_mean
-from espalier_sdk.model import Head, Placement
-from espalier_sdk.planning import compose
+from espalier_sdk.model import Head, HeadKind, Placement
+from espalier_sdk.planning import built_head, compose
 from pydantic import ValidationError
 
 from espalier_runtime.arithmetic import dtype_of
 from espalier_runtime.plugins import Plugins
 from espalier_runtime.secrets import with_secrets, without_secrets
 from espalier_runtime.specs.document import Location, SpecDocument
-from espalier_runtime.specs.feasibility import base_problems, candidate_problems, config_problems
-from espalier_runtime.specs.models import Candidate, From, Spec
+from espalier_runtime.specs.feasibility import (
+    answer_problems,
+    auxiliary_head_problems,
+    candidate_problems,
+    config_problems,
+    merging_problems,
+)
+from espalier_runtime.specs.models import Candidate, Spec
 from espalier_runtime.specs.reading import choices_of, validation_problems
 
 
@@ -35,6 +41,7 @@ def check_spec(spec: Spec, document: SpecDocument, plugins: Plugins) -> dict[Loc
         _load(location, group, choice, document, plugins, found)
     for name in spec.candidates:
         _check_candidate(spec, name, document, plugins, found)
+    found.spec += answer_problems(spec, _kinds(spec, found.loaded), document)
     found.spec += _metric_problems(spec, found.loaded, document)
     found.spec += _serve_problems(spec, found.loaded, document)
     if found.plugin and not found.spec:
@@ -81,18 +88,32 @@ def _check_candidate(spec: Spec, name: str, document: SpecDocument, plugins: Plu
         return
     config = found.configs[*at, "strategy"]
     found.spec += candidate_problems(spec, name, strategy=config, learner=learner, document=document)
+    kinds = _kinds(spec, found.loaded)
+    found.spec += auxiliary_head_problems(candidate, learner.auxiliaries, kinds, at, document)
     try:
         if candidate.peft and (method := found.loaded.get((*at, "peft"))):
             with plugins.blaming("espalier.peft_methods", candidate.peft.name, "traits"):
                 method.traits()  # `compose` asks for them too; here the one that fails is known
-        if isinstance(candidate.base, From) and (other := spec.candidates[candidate.base.from_].peft):
-            adapter = found.loaded.get(("candidates", candidate.base.from_, "peft"))
-            with plugins.blaming("espalier.peft_methods", other.name, "traits"):
-                found.spec += list(base_problems(candidate, adapter, at, document)) if adapter else []
+        for place, other in candidate.references().items():
+            adapter, choice = found.loaded.get(("candidates", other, "peft")), spec.candidates[other].peft
+            if adapter and choice:
+                with plugins.blaming("espalier.peft_methods", choice.name, "traits"):
+                    found.spec += list(merging_problems(other, adapter, (*at, *place.split(".")), document))
         with plugins.blaming("espalier.model_strategies", candidate.strategy.name, "what it says of itself"):
             found.spec += list(_conflicts(name, candidate, found.loaded, document))
     except PluginError as error:
         found.plugin += [_placed(problem, at, document) for problem in error.problems]
+
+
+def _kinds(spec: Spec, loaded: dict[Location, Any]) -> dict[str, tuple[HeadKind, HeadKind]]:
+    """Returns for each candidate the head of its task and the one that its learner builds, where both are loaded."""
+    found = {}
+    for name in spec.candidates:
+        at: Location = ("candidates", name)
+        task, learner = loaded.get((*at, "task"), loaded.get(("objective", "task"))), loaded.get((*at, "learner"))
+        if task is not None and learner is not None:
+            found[name] = (task.head_kind, built_head(learner, Head(kind=task.head_kind)).kind)
+    return found
 
 
 def objective_metric_is_greater_better(spec: Spec, plugins: Plugins) -> bool:

@@ -12,9 +12,10 @@ from typing import Any
 from espalier_sdk.choice import Choice
 from espalier_sdk.errors import Problem
 from espalier_sdk.groups import did_you_mean
+from espalier_sdk.model import HeadKind
 
 from espalier_runtime.specs.document import Location, SpecDocument
-from espalier_runtime.specs.models import Candidate, From, Spec
+from espalier_runtime.specs.models import Candidate, Spec
 
 _READ_FILES = ("espalier.sources", "espalier.base_models")
 _PATH_KEYS = ("path", "paths")
@@ -42,6 +43,14 @@ def candidate_problems(
     candidate, at = spec.candidates[name], ("candidates", name)
     yield from _batch_problems(candidate, at, document)
     yield from _auxiliary_problems(candidate, learner.auxiliaries, at, document)
+    if candidate.training.early_stopping is not None and not getattr(learner, "measures_loss", True):
+        yield document.problem(
+            (*at, "training", "early_stopping"),
+            f"the learner {candidate.learner.name} has no loss on validation that could end training",
+            code="no_loss",
+            given=candidate.training.early_stopping,
+            remedy="remove it, and say how long with epochs or max_steps",
+        )
     longest, wanted = getattr(strategy, "max_positions", None), candidate.training.max_tokens
     if isinstance(longest, int) and longest < wanted:
         yield document.problem(
@@ -54,16 +63,36 @@ def candidate_problems(
         )
 
 
-def base_problems(candidate: Candidate, method: Any, at: Location, document: SpecDocument) -> Iterator[Problem]:
-    """Yields that a candidate starts from another one's adapter whose PEFT method cannot be merged into its base."""
-    if isinstance(candidate.base, From) and not method.traits().mergeable:
+def merging_problems(other: str, method: Any, at: Location, document: SpecDocument) -> Iterator[Problem]:
+    """Yields that a candidate refers to another one's adapter whose PEFT method cannot be merged into its base."""
+    if not method.traits().mergeable:
         yield document.problem(
-            (*at, "base", "from"),
-            f"candidate {candidate.base.from_!r} is an adapter that cannot be merged into its base",
+            at,
+            f"candidate {other!r} is an adapter that cannot be merged into its base",
             code="adapter_base",
-            given=candidate.base.from_,
-            remedy="start from a whole model, or from an adapter that can be merged, such as one of lora",
+            given=other,
+            remedy="name a whole model, or an adapter that can be merged, such as one of lora",
         )
+
+
+def answer_problems(
+    spec: Spec, kinds: Mapping[str, tuple[HeadKind, HeadKind]], document: SpecDocument
+) -> Iterator[Problem]:
+    """Yields candidates that compete, though what their models put out is not what the others' do.
+
+    `kinds` are the head that a candidate's task has, and the one that its learner builds.
+    """
+    competing = {name: kinds[name] for name, one in spec.candidates.items() if one.competes and name in kinds}
+    if all(built != asked for asked, built in competing.values()):
+        return
+    for name, (asked, built) in competing.items():
+        if built != asked:
+            yield document.problem(
+                ("candidates", name),
+                f"its learner builds {built}, which answers nothing that could be compared with the other candidates",
+                code="competes",
+                remedy="add `competes: false`; a spec whose candidates all build this head compares them",
+            )
 
 
 def _batch_problems(candidate: Candidate, at: Location, document: SpecDocument) -> Iterator[Problem]:
@@ -82,6 +111,15 @@ def _batch_problems(candidate: Candidate, at: Location, document: SpecDocument) 
 def _auxiliary_problems(
     candidate: Candidate, taken: Mapping[str, Any], at: Location, document: SpecDocument
 ) -> Iterator[Problem]:
+    for role, kind in taken.items():
+        if role not in candidate.auxiliaries:
+            yield document.problem(
+                (*at, "auxiliaries", role),
+                f"the learner {candidate.learner.name} needs another candidate's model as {role!r}",
+                code="no_auxiliary",
+                accepted=f"a candidate that builds {kind}",
+                remedy=f"add `auxiliaries: {{{role}: {{from: NAME}}}}`",
+            )
     for role in candidate.auxiliaries:
         if role not in taken:
             yield document.problem(
@@ -91,6 +129,27 @@ def _auxiliary_problems(
                 given=role,
                 accepted=", ".join(taken) or "none",
                 remedy=did_you_mean(role, list(taken)) or "remove it, or choose another learner",
+            )
+
+
+def auxiliary_head_problems(
+    candidate: Candidate,
+    taken: Mapping[str, HeadKind],
+    kinds: Mapping[str, tuple[HeadKind, HeadKind]],
+    at: Location,
+    document: SpecDocument,
+) -> Iterator[Problem]:
+    """Yields auxiliaries whose models put out something else than the learner asks them for; `kinds` as above."""
+    for role, other in candidate.auxiliaries.items():
+        wanted, (_, built) = taken.get(role), kinds.get(other.from_, (None, None))
+        if wanted and built and wanted != built:
+            yield document.problem(
+                (*at, "auxiliaries", role, "from"),
+                f"candidate {other.from_!r} builds {built}, the learner {candidate.learner.name} asks {wanted}",
+                code="auxiliary_head",
+                given=other.from_,
+                accepted=", ".join(name for name, (_, one) in kinds.items() if one == wanted)
+                or f"one that builds {wanted}",
             )
 
 
