@@ -5,6 +5,7 @@ from __future__ import annotations
 from espalier_learners.causal import Causal
 from espalier_learners.dpo import Dpo
 from espalier_learners.kto import Kto
+from espalier_learners.masked import Masked
 from espalier_learners.supervised import Supervised
 
-__all__ = ["Causal", "Dpo", "Kto", "Supervised"]
+__all__ = ["Causal", "Dpo", "Kto", "Masked", "Supervised"]
