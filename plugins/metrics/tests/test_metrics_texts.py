@@ -6,7 +6,7 @@ import math
 
 import pyarrow as pa
 import pytest
-from espalier_metrics import Chrf, ExactMatch, Perplexity, Rouge, TokenF1
+from espalier_metrics import Chrf, ExactMatch, MaskedAccuracy, Perplexity, Rouge, TokenF1
 from espalier_metrics.overlap import f1_of_words, is_equal, rouge_scores
 from espalier_sdk.errors import DataError
 from espalier_sdk.testing import check_metric
@@ -27,11 +27,15 @@ def written(answers: list[str | None] = ANSWERS, targets: list[str | None] = TAR
 def scored() -> pa.Table:
     """Three texts: 2 tokens of probability 1/2 and 1/8, none, and 6 tokens of probability 1/4; 16 bits in all."""
     nats = [4 * math.log(2), 0.0, 12 * math.log(2)]
-    return pa.table({"nll": nats, "scored_tokens": [2, 0, 6], "scored_bytes": [3, 0, 5]})
+    return pa.table({"nll": nats, "scored_tokens": [2, 0, 6], "scored_bytes": [3, 0, 5], "right_tokens": [1, 0, 2]})
 
 
 def test_perplexity_passes_its_kit() -> None:
     check_metric("perplexity", scored(), expected={"perplexity": 4.0})  # 16 bits over 8 tokens
+
+
+def test_masked_accuracy_passes_its_kit() -> None:
+    check_metric("masked-accuracy", scored(), expected={"masked_accuracy": 0.375})  # 3 of 8 tokens
 
 
 def test_bits_per_byte_pass_their_kit() -> None:
@@ -100,6 +104,11 @@ def test_predictions_that_were_not_scored_are_refused() -> None:
         Perplexity(Perplexity.Config()).values(written())
     with pytest.raises(DataError, match="nothing was scored"):
         Perplexity(Perplexity.Config()).values(scored().slice(1, 1))
+
+
+def test_a_model_that_guesses_nothing_right_has_no_accuracy_rather_than_an_error() -> None:
+    table = pa.table({"scored_tokens": [4], "right_tokens": [0]})
+    assert MaskedAccuracy(MaskedAccuracy.Config()).values(table) == {"masked_accuracy": 0.0}
 
 
 def test_a_model_that_is_sure_of_the_wrong_thing_has_a_finite_perplexity() -> None:

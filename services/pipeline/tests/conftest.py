@@ -34,6 +34,15 @@ serve: {endpoint: mails, bootstrap: chosen, challenger: runner-up}
 _STAGES = ("ingest", "preprocess", "base", "train", "evaluate")
 _TRAINED = ("train_seconds", "peak_memory_bytes", "trainable_parameters", "parameters", "size_bytes", "steps")
 
+FORGOTTEN = {
+    "measure": "similarity",
+    "texts": 60,
+    "rank_correlation": 0.873,
+    "correlation": 0.9,
+    "cosine_before": 0.081,
+    "cosine_after": 0.4,
+}
+
 
 @dataclass
 class FakeServices:
@@ -92,7 +101,8 @@ class FakeServices:
         if request.stage == "preprocess":
             return {"rows_read": 10, "rows": sum(self.rows.values()), "dropped": {}, **self.rows}
         if request.stage == "train":
-            return dict.fromkeys(_TRAINED, 64 if request.candidate == "wide" else 32)
+            trained = dict.fromkeys(_TRAINED, 64 if request.candidate == "wide" else 32)
+            return trained | {"forgetting": FORGOTTEN if "base" in request.inputs else None}
         value = 0.9 if request.candidate == "tiny" else 0.8
         measured = {"macro_f1": {"value": value, "low": value - 0.05, "high": value + 0.05, "error": 0.02}}
         if request.candidate is None:

@@ -33,6 +33,20 @@ def test_a_run_chooses_opens_test_once_and_proposes_the_pair(spec: Path, service
     assert again.openings == result.openings == 1
 
 
+def test_what_is_left_of_a_base_is_told_for_every_candidate_that_has_one(spec: Path, services) -> None:
+    third = "  more: {strategy: full-finetune, base: {from: tiny}, competes: false}\nserve:"
+    spec.write_text(spec.read_text().replace("serve:", third))
+    document = run(spec, view=QuietView()).document()
+    assert document["forgetting"].keys() == {"more"}
+    assert document["forgetting"]["more"]["rank_correlation"] == 0.873
+    page = Path(document["report"]).read_text(encoding="utf-8")
+    assert "What is left of the base" in page
+    assert "rank correlation of 0.87" in page
+    only = run(spec, candidate="tiny", only="evaluate", view=QuietView()).document()
+    assert only["forgetting"] == {}
+    assert "What is left of the base" not in Path(only["report"]).read_text(encoding="utf-8")
+
+
 def test_a_refused_proposal_keeps_the_result_and_ends_with_its_code(spec: Path, services, capsys) -> None:
     services.refusal = Refused("experiment e1 is running", remedy="stop it first")
     assert command(["run", str(spec), "--json"]) == 7

@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from espalier_sdk import Adapter, DataError, Head, Placement, PluginConfig
-from espalier_sdk.columns import LABELS, LOGITS, NLL, SCORED_TOKENS, SIDE
+from espalier_sdk import Adapter, DataError, Head, HeadKind, Placement, PluginConfig
+from espalier_sdk.columns import ASKED, LABELS, LOGITS, NLL, SCORED_TOKENS, SIDE, TOP_SCORES, TOP_TOKENS
 from espalier_sdk.heads import load_model
 from pydantic import Field, JsonValue
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import torch
 
 _IGNORED_LABEL = -100
+_TOP = 10  # tokens that are answered per masked place
 _MODEL_COLUMNS = ("input_ids", "attention_mask", "token_type_ids")
 
 
@@ -42,7 +43,7 @@ class TransformersEngine:
         self._models: dict[str | None, torch.nn.Module] = {}
         self._device = "cpu"
         self._padding = 0
-        self._writes = False
+        self._kind: HeadKind | None = None
 
     def open(self, model: Path, *, head: Head, adapters: Mapping[str, Adapter], placement: Placement) -> None:
         """Loads safetensors weights. One adapter that can be merged is merged: it then costs nothing per answer."""
@@ -51,7 +52,7 @@ class TransformersEngine:
         if self._config.threads:
             torch.set_num_threads(self._config.threads)
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._writes = head.kind == "causal-lm"
+        self._kind = head.kind
         dtype = getattr(torch, placement.dtype)
         if not adapters:
             self._keep(None, _load(model, head, dtype))
@@ -64,9 +65,10 @@ class TransformersEngine:
         """Returns the logits of each encoded row, in its order; the loop stays free meanwhile.
 
         One list per row for a sequence head; one per token for the others (for a span: start and end). For a
-        causal-lm head the likelihood of the row's labels instead: NLL and SCORED_TOKENS.
+        causal-lm head the likelihood of the row's labels instead: NLL and SCORED_TOKENS; for a masked-lm head the ten
+        likeliest tokens at the places of ASKED, and the likelihood of labels where there are some.
         """
-        answer = self._score if self._writes else self._forward
+        answer = {"causal-lm": self._score, "masked-lm": self._fill}.get(self._kind or "", self._forward)
         return await asyncio.to_thread(answer, encoded, self._model(adapter))
 
     async def generate(
@@ -127,6 +129,37 @@ class TransformersEngine:
                 for place, total, count in zip(places, losses.double().sum(dim=1).tolist(), scored, strict=True):
                     sums[place], counts[place] = total, count
         return pa.table({NLL: pa.array(sums, pa.float64()), SCORED_TOKENS: pa.array(counts, pa.int64())})
+
+    def _fill(self, encoded: pa.Table, model: torch.nn.Module) -> pa.Table:
+        """Returns TOP_TOKENS and TOP_SCORES, and with labels NLL and SCORED_TOKENS; only asked places are kept."""
+        import pyarrow as pa
+        import torch
+
+        asked: list[list[int]] = encoded.column(ASKED).to_pylist()
+        labels = encoded.column(LABELS).to_pylist() if LABELS in encoded.column_names else None
+        found: list[Any] = [None] * encoded.num_rows
+        with torch.inference_mode():
+            for places in self._batches(encoded):
+                logits = model(**self._tensors(encoded, places, left=False)).logits  # (batch, tokens, vocabulary)
+                counts = [len(asked[place]) for place in places]
+                rows = torch.arange(len(places)).repeat_interleave(torch.tensor(counts))
+                columns = torch.tensor([at for place in places for at in asked[place]], dtype=torch.long)
+                odds = logits[rows, columns].float().log_softmax(-1).cpu()  # (asked, vocabulary)
+                scores, tokens = odds.exp().topk(min(_TOP, odds.shape[-1]))
+                terms = torch.zeros(len(odds))
+                if labels is not None:
+                    wanted = torch.tensor([labels[place][at] for place in places for at in asked[place]])
+                    terms = -odds.gather(1, wanted.long()[:, None])[:, 0]
+                for place, *answer in zip(places, *(one.split(counts) for one in (tokens, scores, terms)), strict=True):
+                    found[place] = answer
+        told = {
+            TOP_TOKENS: pa.array([tokens.tolist() for tokens, _, _ in found], pa.list_(pa.list_(pa.int32()))),
+            TOP_SCORES: pa.array([scores.tolist() for _, scores, _ in found], pa.list_(pa.list_(pa.float32()))),
+        }
+        if labels is not None:
+            told[NLL] = pa.array([float(terms.double().sum()) for _, _, terms in found], pa.float64())
+            told[SCORED_TOKENS] = pa.array([len(terms) for _, _, terms in found], pa.int64())
+        return pa.table(told)
 
     def _continue(
         self, encoded: pa.Table, places: list[int], model: Any, settings: Mapping[str, JsonValue]

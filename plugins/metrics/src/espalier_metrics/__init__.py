@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from espalier_metrics.classification import F1, Accuracy, ConfusionMatrix, Precision, Recall
 from espalier_metrics.entities import EntityF1
-from espalier_metrics.likelihood import BitsPerByte, Perplexity
+from espalier_metrics.likelihood import BitsPerByte, MaskedAccuracy, Perplexity
 from espalier_metrics.preferences import PreferenceAccuracy
 from espalier_metrics.regression import R2, MeanAbsoluteError, RootMeanSquaredError, Spearman
 from espalier_metrics.squad import Squad
@@ -19,6 +19,7 @@ __all__ = [
     "ConfusionMatrix",
     "EntityF1",
     "ExactMatch",
+    "MaskedAccuracy",
     "MeanAbsoluteError",
     "Perplexity",
     "Precision",

@@ -31,6 +31,20 @@ SCORED_BYTES = "scored_bytes"  # int64: UTF-8 bytes of the text that the labels 
 NLL = "nll"  # float64: negative log-likelihood, summed, natural logarithm
 SCORED_TOKENS = "scored_tokens"  # int64: how many labels that was
 
+# What `encode` makes for a masked-lm head beside tokens and labels.
+ASKED = f"{RESERVED_PREFIX}asked"  # list<int32>: the places in the row whose tokens are asked for
+WORDS = f"{RESERVED_PREFIX}words"  # list<int32>: which word of the text each token is a piece of; -1 for special ones
+
+# What an engine answers for a masked-lm head, per place of ASKED; with LABELS also NLL and SCORED_TOKENS over them.
+TOP_TOKENS = "top_tokens"  # list<list<int32>>: the ten likeliest tokens, or all where there are fewer, the first first
+TOP_SCORES = "top_scores"  # list<list<float32>>: their probabilities
+
+# What `decode` adds to NLL and SCORED_TOKENS for a masked-lm head.
+RIGHT_TOKENS = "right_tokens"  # int64: how many of the scored tokens were the likeliest
+
+# What an opened model adds for a masked-lm head where nothing is labelled.
+TOP_TEXTS = "top_texts"  # list<list<str>>: TOP_TOKENS as the tokenizer writes them
+
 # What an opened model adds for a task that writes text.
 RATING = "rating"  # float64: how good the answer of the row is to the model; higher is better
 OTHER_RATING = "other_rating"  # float64: the same of the answer that was liked less, where the row holds one

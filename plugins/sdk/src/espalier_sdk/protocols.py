@@ -256,6 +256,7 @@ class Engine(Plugin, Protocol):
     async def forward(self, encoded: pa.Table, *, adapter: str | None) -> pa.Table:
         """Answers encoded rows in their order: LOGITS; for a causal-lm head NLL and SCORED_TOKENS over their labels.
 
+        For a masked-lm head TOP_TOKENS and TOP_SCORES at the places of ASKED, and with labels also the other two.
         A vocabulary's logits for each token would not fit a table.
         """
         ...

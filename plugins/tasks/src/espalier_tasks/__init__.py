@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from espalier_tasks.classification import Classification, ClassificationConfig
+from espalier_tasks.fill_mask import FillMask, FillMaskConfig
 from espalier_tasks.generation import Generation, GenerationConfig
 from espalier_tasks.question_answering import QuestionAnswering, QuestionAnsweringConfig
 from espalier_tasks.regression import Regression, RegressionConfig
@@ -11,6 +12,8 @@ from espalier_tasks.token_classification import TokenClassification, TokenClassi
 __all__ = [
     "Classification",
     "ClassificationConfig",
+    "FillMask",
+    "FillMaskConfig",
     "Generation",
     "GenerationConfig",
     "QuestionAnswering",

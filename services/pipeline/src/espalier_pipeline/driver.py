@@ -214,6 +214,8 @@ class _Pipeline:
                 inputs[role] = models[other.from_]
             request = requests.train_request(self.spec, name, inputs, self.plugins)
             models[name] = self.stages.make(request)
+            if left := self.stages.metrics(models[name])["forgetting"]:
+                self._result.forgetting[name] = left
         return models
 
     def _base(self, candidate: Candidate, name: str, models: Mapping[str, ArtifactRef]) -> ArtifactRef | None:

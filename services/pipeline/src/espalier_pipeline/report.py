@@ -15,7 +15,7 @@ from espalier_runtime.store import Store, disk_error
 from espalier_sdk import ArtifactRef
 from espalier_sdk.columns import PREDICTION, TARGET
 
-from espalier_pipeline import learning, tables
+from espalier_pipeline import forgetting, learning, tables
 from espalier_pipeline.confidence import confidence
 from espalier_pipeline.predictions import predictions_of
 from espalier_pipeline.samples import samples
@@ -68,6 +68,7 @@ def _content(result: RunResult, store: Store) -> dict[str, Any]:
         "loss_plot": plots.losses(histories),
         "learned_plots": [(name, plot) for name, found in histories.items() if (plot := plots.learned(found))],
         "overfitting": [(name, said) for name, found in histories.items() if (said := learning.overfitting(found))],
+        "forgotten": [(name, forgetting.told(figures)) for name, figures in document["forgetting"].items()],
         "phase_plots": [(name, plots.phases(found)) for name, found in trained.items() if found],
         "confusion_plots": [
             (one["name"], "test" if one["test"] else "validation", plots.confusion(counts))

@@ -29,6 +29,7 @@ class RunResult:
     candidates: list[dict[str, Any]] = field(default_factory=list)
     baselines: list[dict[str, Any]] = field(default_factory=list)
     data: list[dict[str, Any]] = field(default_factory=list)
+    forgetting: dict[str, dict[str, Any]] = field(default_factory=dict)  # by candidate that has a base
     verdict: Verdict | None = None
     openings: int = 0
     report: Path | None = None
@@ -44,6 +45,7 @@ class RunResult:
             "data": self.data,
             "candidates": self.candidates,
             "baselines": self.baselines,
+            "forgetting": self.forgetting,
             "chosen": self.verdict.chosen if self.verdict else None,
             "runner_up": self.verdict.runner_up if self.verdict else None,
             "reason": self.verdict.reason if self.verdict else None,

@@ -24,6 +24,8 @@ from espalier_sdk.columns import (
     QUESTION,
     RATING,
     SCORED_TOKENS,
+    TOP_TEXTS,
+    TOP_TOKENS,
     WRITTEN,
 )
 from espalier_sdk.errors import DataError
@@ -74,6 +76,8 @@ class OpenedModel:
             outputs = await (self._write if self.head.kind == "causal-lm" else self._judge)(rows, encoded)
         else:
             outputs = await self.engine.forward(encoded, adapter=self.adapter)
+        if TOP_TOKENS in outputs.column_names and LABELS not in encoded.column_names:
+            outputs = outputs.append_column(TOP_TEXTS, self._texts(outputs.column(TOP_TOKENS)))
         decoded: pa.Table = self.task.decode(outputs, encoded, state=self.state)
         return decoded
 
@@ -119,6 +123,11 @@ class OpenedModel:
                 tokens[row["place"]] += row["tokens"]
         texts: list[str] = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
         return [text.strip() for text in texts]
+
+    def _texts(self, tokens: pa.ChunkedArray) -> pa.Array:
+        """Returns single tokens as the tokenizer writes them, without the spaces around them."""
+        rows = [[[self.tokenizer.decode([one]).strip() for one in top] for top in row] for row in tokens.to_pylist()]
+        return pa.array(rows, pa.list_(pa.list_(pa.string())))
 
     def predict(self, rows: pa.Table, *, transformed: bool = False) -> pa.Table:
         """Does the same where no event loop runs."""

@@ -38,6 +38,7 @@ from espalier_training.auxiliaries import open_auxiliaries
 from espalier_training.callbacks import after_step, guard, reporter, require_finite_weights
 from espalier_training.engine import Setting, engine, put_weights
 from espalier_training.examples import Examples
+from espalier_training.forgetting import Recall
 from espalier_training.job import TrainJob
 from espalier_training.keeping import Clock, agreed, keeper, take_best, validations, validator
 from espalier_training.memory import PeakMemory
@@ -57,7 +58,8 @@ def train(job: TrainJob, *, out: Path, rank: int = 0) -> dict[str, Any]:
     Goes on from the newest committed checkpoint of `job.checkpoints`, and removes them when the model is written.
     Keys: steps, train_seconds (optimizer steps only), load_seconds, steps_per_second, tokens_per_second,
     peak_memory_bytes, trainable_parameters, parameters, size_bytes, train_loss, validation_loss, best_step,
-    resumed_at, history (what was logged, by step), phases (what was trained when, at which rate, how far it moved).
+    resumed_at, history (what was logged, by step), phases (what was trained when, at which rate, how far it moved),
+    forgetting (what is left of what the base could do; None without a base, and on workers but the first).
     """
     import torch
     import transformers
@@ -72,7 +74,9 @@ def train(job: TrainJob, *, out: Path, rank: int = 0) -> dict[str, Any]:
         folder.mkdir(parents=True, exist_ok=True)
         work = _open(job, Path(scratch))
         reference = _reference(work, job)
-        model, blueprint, parameters = _build(work, job)
+        recall = _recall(work) if work.base and rank == 0 else None
+        sharded = job.zero_stage == 3  # what is in shards cannot be read here
+        model, blueprint, parameters = _build(work, job, recall=None if sharded else recall)
         examples = Examples(work.prepared / "train")
         steps = _steps(len(examples), job)
         phases = plan(parameters, strategy=work.strategy, controls=work.controls, blocks=blueprint.blocks, steps=steps)
@@ -84,9 +88,10 @@ def train(job: TrainJob, *, out: Path, rank: int = 0) -> dict[str, Any]:
         loaded = time.perf_counter()
         ended = _run_phases(setting, phases, folder=folder, rank=rank)
         best = take_best(setting, model, ended.history, folder=folder)
-        if job.zero_stage == 3:
-            model = _whole(work, job, model, setting.kept)
+        if sharded:
+            model = _whole(work, job, model, setting.kept, recall=recall)
         require_finite_weights(model, ended.step)
+        forgetting = recall.after(model) if recall else None
         if rank == 0:
             _save(job, work, model, out)
             if job.checkpoints:
@@ -112,16 +117,19 @@ def train(job: TrainJob, *, out: Path, rank: int = 0) -> dict[str, Any]:
         "resumed_at": ended.resumed_at,
         "history": [entry for entry in ended.history if "loss" in entry or "eval_runtime" in entry],
         "phases": trace(phases, parameters, moved=distances(model, start)),
+        "forgetting": forgetting,
     }
 
 
-def _whole(work: _Work, job: TrainJob, sharded: torch.nn.Module, kept: frozenset[str]) -> torch.nn.Module:
+def _whole(
+    work: _Work, job: TrainJob, sharded: torch.nn.Module, kept: frozenset[str], *, recall: Recall | None
+) -> torch.nn.Module:
     """Returns the model built once more, with the trained weights from their shards; every worker must call it."""
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
     weights = gathered(sharded, kept)
     unset_hf_deepspeed_config()  # else transformers would shard this one too
-    model, _, _ = _build(work, job)
+    model, _, _ = _build(work, job, recall=recall)
     put_weights(model, weights, kept=kept)
     return model
 
@@ -290,13 +298,21 @@ def _reference(work: _Work, job: TrainJob) -> torch.nn.Module | None:
     return model.requires_grad_(False).eval()
 
 
-def _build(work: _Work, job: TrainJob) -> tuple[torch.nn.Module, Blueprint, tuple[ParameterInfo, ...]]:
+def _recall(work: _Work) -> Recall:
+    return Recall(work.tokenizer, virtual_tokens=work.peft.traits().virtual_tokens if work.peft else 0)
+
+
+def _build(
+    work: _Work, job: TrainJob, *, recall: Recall | None
+) -> tuple[torch.nn.Module, Blueprint, tuple[ParameterInfo, ...]]:
     import transformers
 
     transformers.set_seed(job.training["seed"])
     blueprint = work.strategy.blueprint(work.head, tokenizer=work.prepared / "tokenizer", base=work.base)
     placement = work.peft.place(work.placement) if work.peft else work.placement
     model = work.strategy.build(blueprint, base=work.base, placement=placement)
+    if recall:
+        recall.before(model, blueprint)
     parameters = blueprint.parameters
     if work.peft:
         model = work.peft.inject(model, blueprint=blueprint, placement=placement, calibration=())

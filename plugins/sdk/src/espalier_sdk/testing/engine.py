@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from espalier_sdk.columns import LABELS, LOGITS, NLL, SCORED_TOKENS, SIDE
+from espalier_sdk.columns import ASKED, LABELS, LOGITS, NLL, SCORED_TOKENS, SIDE, TOP_SCORES, TOP_TOKENS
 from espalier_sdk.errors import EspalierError
 from espalier_sdk.model import Adapter, Head, PeftTraits, Placement
 from espalier_sdk.testing.plugin import check_plugin
@@ -42,7 +42,7 @@ def check_engine(
     without side columns; answers per token have one entry per token of the row, none for padding; no rows give no
     answers; several questions at once do not disturb each other; each adapter answers as itself, merged or not; an
     unknown adapter and a folder without safetensors are refused; greedy generation and likelihoods are those of the
-    model on each row alone.
+    model on each row alone, and so are the likeliest tokens at masked places.
     """
     plugin = check_plugin("espalier.engines", name)
     with tempfile.TemporaryDirectory() as text:
@@ -56,6 +56,7 @@ def check_engine(
             _check_forward(label, make(), place / "rows", _HEAD, tolerance)
             _check_forward(label, make(), place / "tokens", _TOKEN_HEAD, tolerance)
             _check_forward(label, make(), place / "side", _SIDE_HEAD, tolerance)
+            _check_masked(label, make(), place / "masked", tolerance)
             _check_adapters(label, make(), place, tolerance)
             if generates:
                 _check_generation(label, make(), place / "decoder", tolerance)
@@ -123,6 +124,37 @@ def _check_answers(label: str, found: pa.Table, wanted: Sequence[torch.Tensor], 
         assert answer.shape == logits.shape, f"{label}: row {place} has shape {tuple(answer.shape)}"
         distance = float((answer - logits).abs().max())
         assert distance <= tolerance, f"{label}: row {place} differs by {distance:.2g} from the row alone"
+
+
+def _check_masked(label: str, engine: Any, folder: Path, tolerance: float) -> None:
+    """A masked-lm head answers at the places that are asked: the likeliest tokens, and how likely the labels are."""
+    import pyarrow as pa
+    import torch
+
+    head = Head("masked-lm")
+    model = _write(folder, "bert", head)
+    engine.open(folder, head=head, adapters={}, placement=Placement())
+    table = _encoded(batch(_LENGTHS))
+    rows = table.column("input_ids").to_pylist()
+    asked = [[place for place in range(len(ids)) if place % 3 == 1] for ids in rows]  # the row of one token: nothing
+    labels = [[token if place % 3 == 1 else -100 for place, token in enumerate(ids)] for ids in rows]
+    table = table.append_column(ASKED, pa.array(asked, pa.list_(pa.int32())))
+    found = asyncio.run(engine.forward(table, adapter=None))
+    assert NLL not in found.column_names, f"{label}: without labels nothing is scored"
+    labelled = table.append_column(LABELS, pa.array(labels, pa.list_(pa.int64())))
+    scored = asyncio.run(engine.forward(labelled, adapter=None))
+    assert scored.select(found.column_names).equals(found), f"{label}: labels change the likeliest tokens"
+    for place, (row, logits) in enumerate(zip(scored.to_pylist(), _alone(model, table), strict=True)):
+        odds = logits[asked[place]].double().softmax(-1)
+        scores, tokens = odds.topk(10)
+        assert row[TOP_TOKENS] == tokens.tolist(), f"{label}: row {place} has other likeliest tokens"
+        distance = (torch.tensor(row[TOP_SCORES]).reshape(scores.shape) - scores).abs().sum()
+        assert float(distance) <= 10 * tolerance, f"{label}: the probabilities of row {place} differ"
+        wanted = [rows[place][at] for at in asked[place]]
+        terms = -odds[range(len(wanted)), wanted].log()
+        assert row[SCORED_TOKENS] == len(wanted), f"{label}: row {place} has {len(wanted)} labels to score"
+        assert abs(row[NLL] - float(terms.sum())) <= tolerance * max(1, len(wanted)), f"{label}: row {place} is off"
+    assert asyncio.run(engine.forward(table.slice(0, 0), adapter=None)).num_rows == 0, f"{label}: no rows, no answers"
 
 
 class Shift:
