@@ -33,6 +33,7 @@ from espalier_runtime.request import (
     prepare_request,
     preprocess_request,
     train_request,
+    tune_request,
 )
 from espalier_runtime.specs import Spec, load_spec
 from espalier_runtime.specs.checking import check_spec
@@ -153,6 +154,10 @@ def build_request(
     _need(inputs, "dataset")
     if stage == "prepare":
         return prepare_request(spec, candidate_name, inputs["dataset"], inputs.get("base"), plugins)
+    if stage == "tune":
+        if spec.candidates[candidate_name].tune is None:
+            raise SpecError(f"candidate {candidate_name} is not tuned", field=f"candidates.{candidate_name}.tune")
+        return tune_request(spec, candidate_name, inputs, plugins)
     return train_request(spec, candidate_name, inputs, plugins)
 
 
