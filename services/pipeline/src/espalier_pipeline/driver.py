@@ -17,6 +17,7 @@ from espalier_runtime.plugins import Plugins
 from espalier_runtime.specs import Candidate, From, Spec, SpecDocument, load_spec
 from espalier_runtime.specs.checking import check_spec
 from espalier_runtime.specs.reading import candidate_order
+from espalier_runtime.specs.space import with_candidate, with_values
 from espalier_runtime.specs.writing import write_spec
 from espalier_runtime.store import Store
 from espalier_sdk import ArtifactRef, SpecError
@@ -30,6 +31,7 @@ from espalier_pipeline.proposing import propose, require_served
 from espalier_pipeline.records import RunRecord
 from espalier_pipeline.result import RunResult as RunResult  # what `run` returns
 from espalier_pipeline.staging import Stages
+from espalier_pipeline.studies import describe
 from espalier_pipeline.view import PlainView, View
 
 STAGES = ("ingest", "preprocess", "base", "train", "evaluate", "serve")
@@ -212,9 +214,21 @@ class _Pipeline:
             inputs = {"dataset": datasets[name]} | ({"base": base} if base else {})
             for role, other in self.spec.candidates[name].auxiliaries.items():
                 inputs[role] = models[other.from_]
-            request = requests.train_request(self.spec, name, inputs, self.plugins)
-            models[name] = self.stages.make(request)
+            if self.spec.candidates[name].tune:
+                models[name] = self._tune(name, inputs)
+            else:
+                models[name] = self.stages.make(requests.train_request(self.spec, name, inputs, self.plugins))
         return models
+
+    def _tune(self, name: str, inputs: Mapping[str, ArtifactRef]) -> ArtifactRef:
+        """Returns the model of a candidate's best trial, which its study left in the store."""
+        study = self.stages.make(requests.tune_request(self.spec, name, inputs, self.plugins))
+        found = describe(self.stages.store, name, study)
+        self._result.tuned.append(found)
+        settled = with_candidate(self.spec, name, with_values(self.spec.candidates[name], found["values"]))
+        path = self.stages.record.folder / f"spec-{name}.yaml"
+        write_spec(settled, path)
+        return self.stages.make(requests.train_request(settled, name, inputs, self.plugins), spec=path)
 
     def _base(self, candidate: Candidate, name: str, models: Mapping[str, ArtifactRef]) -> ArtifactRef | None:
         if isinstance(candidate.base, From):
@@ -238,6 +252,7 @@ class _Pipeline:
     def _track(self) -> None:
         """Mirrors new artifacts in MLflow; a tracking server that is away spoils no run."""
         new = [stage["ref"] for stage in self._result.stages if stage["ref"] and not stage["cached"]]
+        new += [one["model"] for one in self._result.tuned if one["study"] in new]
         if not new:
             return
         places = self.stages.places

@@ -17,6 +17,7 @@ from espalier_runtime.request import StageRequest, changed
 from espalier_runtime.specs import From, Spec, load_spec
 from espalier_runtime.specs.checking import check_spec
 from espalier_runtime.specs.reading import candidate_order
+from espalier_runtime.specs.space import with_candidate, with_values
 from espalier_runtime.store import Store
 from espalier_sdk import ArtifactRef
 from espalier_sdk.artifacts import digest_of
@@ -26,6 +27,8 @@ from espalier_pipeline import tables
 from espalier_pipeline.children import run_child
 from espalier_pipeline.evaluating import has_rows, verdict_of
 from espalier_pipeline.places import Places
+
+_TRAINED = ("tune", "train")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +61,10 @@ def plan(
     check_spec(spec, document, plugins)
     places = Places.of(document.path, home=home, store=store)
     steps = list(_Planner(spec, plugins, Store.look(places.store)).steps())
-    if all(step.ref for step in steps if step.stage == "train"):
+    if all(step.ref for step in steps if step.stage in _TRAINED):
         return steps
     sizes = _sizes(document.path, places.store, overrides)
-    return [_with_size(step, sizes.get(step.name)) if step.stage == "train" else step for step in steps]
+    return [_with_size(step, sizes.get(step.name)) if step.stage in _TRAINED else step for step in steps]
 
 
 def render(steps: Sequence[Step]) -> str:
@@ -148,7 +151,16 @@ class _Planner:
             missing = ", ".join(role for role, ref in inputs.items() if ref is None)
             yield self._waiting("train", "model", name, f"its {missing} is not made yet")
             return
-        step, models[name] = self._step(requests.train_request(self._spec, name, known, self._plugins))
+        spec = self._spec
+        if candidate.tune:
+            step, study = self._step(requests.tune_request(spec, name, known, self._plugins))
+            yield step
+            if study is None:
+                models[name] = None
+                return
+            values = self._store.manifest(study).metrics["values"]
+            spec = with_candidate(spec, name, with_values(candidate, values))
+        step, models[name] = self._step(requests.train_request(spec, name, known, self._plugins))
         yield step
 
     def _test_steps(

@@ -29,6 +29,7 @@ class RunResult:
     candidates: list[dict[str, Any]] = field(default_factory=list)
     baselines: list[dict[str, Any]] = field(default_factory=list)
     data: list[dict[str, Any]] = field(default_factory=list)
+    tuned: list[dict[str, Any]] = field(default_factory=list)
     verdict: Verdict | None = None
     openings: int = 0
     report: Path | None = None
@@ -42,6 +43,7 @@ class RunResult:
             "name": self.spec.name,
             "stages": self.stages,
             "data": self.data,
+            "tuned": self.tuned,
             "candidates": self.candidates,
             "baselines": self.baselines,
             "chosen": self.verdict.chosen if self.verdict else None,
