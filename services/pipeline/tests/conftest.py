@@ -83,7 +83,7 @@ class FakeServices:
         attempt = store.begin(request.digest(), reads=request.inputs.values())
         (attempt.folder / "made.txt").write_text(f"{request.stage} {request.name}", encoding="utf-8")
         if request.kind == "study":
-            (attempt.folder / "trials.json").write_text(json.dumps(TRIALS), encoding="utf-8")
+            (attempt.folder / "trials.json").write_text(json.dumps(self._trials(store, request)), encoding="utf-8")
         return attempt.publish(
             kind=request.kind,
             name=request.name,
@@ -91,8 +91,24 @@ class FakeServices:
             what=request.what,
             plugins=request.plugins,
             metrics=self._metrics(request),
-            provenance={"seconds": 1.0, "started_at": 1.0, "components": request.components()},
+            provenance=self._provenance(request),
         )
+
+    def _provenance(self, request: StageRequest) -> dict[str, Any]:
+        return {"seconds": 1.0, "started_at": 1.0, "components": request.components()}
+
+    def _trials(self, store: Store, request: StageRequest) -> list[dict[str, Any]]:
+        shares = request.what["tune"]["space"].get("training.train_share")
+        if shares is None:
+            return TRIALS
+        trials = []
+        for number, share in enumerate(shares["choice"]):
+            attempt = store.begin(f"{number:064}")
+            facts = {"metrics": {"examples": int(100 * share)}, "provenance": self._provenance(request)}
+            model = attempt.publish(kind="model", name=request.name, what={"share": share}, **facts).ref()
+            told = {"number": number, "values": {"training.train_share": share}, "state": "complete", "score": share}
+            trials.append(_TRIAL | told | {"models": [str(model)]})
+        return trials
 
     def _metrics(self, request: StageRequest) -> dict[str, Any]:
         if request.stage == "ingest":

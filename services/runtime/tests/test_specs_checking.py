@@ -429,3 +429,15 @@ def test_what_does_not_compete_is_tuned_by_its_validation_loss(tmp_path: Path) -
     other += "tune: {space: {training.epochs: {choice: [1, 2]}}}}\nevaluate"
     problem = _problems(tmp_path, SPEC.replace("evaluate", other, 1))["candidates.other.tune"]
     assert "raise training.validations" in problem.remedy
+
+
+def test_a_learning_curve_needs_a_candidate_that_is_compared(tmp_path: Path) -> None:
+    text = SPEC.replace("base: minilm", "base: minilm\n    learning_curve: [0.5, 0.25]")
+    assert _check(tmp_path, text)
+    other = "  other: {strategy: peft, base: minilm, peft: lora, competes: false, learning_curve: [0.5]}\nevaluate"
+    assert (
+        "does not compete"
+        in _problems(tmp_path, text.replace("evaluate", other, 1))["candidates.other.learning_curve"].message
+    )
+    with pytest.raises(SpecError, match="less than 1"):
+        _check(tmp_path, text.replace("0.25", "1.0"))

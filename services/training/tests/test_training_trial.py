@@ -88,6 +88,12 @@ def test_trials_share_what_was_prepared_unless_a_value_changes_it(told: Told) ->
     assert len(set(store.refs("prepared"))) == len(before) + 1
 
 
+def test_a_share_of_the_data_is_learned_from_in_as_many_steps_as_all_of_it(told: Told) -> None:
+    outcome, _ = _tried(told, {RATE: 0.02, "training.train_share": 0.25})
+    metrics = Store.open(told.store).manifest(_ref(outcome)).metrics
+    assert (metrics["examples"], metrics["steps"]) == (12, 12), "of 48 examples, in batches of 8, twice"
+
+
 @pytest.mark.parametrize(
     ("values", "state", "words"),
     [

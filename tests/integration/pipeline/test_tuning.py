@@ -84,6 +84,7 @@ def test_a_study_killed_in_its_middle_goes_on_and_ends_with_the_best_trials_mode
     assert models.items() <= _attempts(home).items(), "what was complete was not trained again"
     assert len(after) == 4
     assert not [one for one in after if one["state"] == "running"]
+    assert all(one["losses"] for one in after)
     (told,) = done.document()["tuned"]
     store = Store.open(str(home / "store"))
     model = next(one["ref"] for one in done.stages if (one["stage"], one["name"]) == ("train", "tiny"))

@@ -25,6 +25,7 @@ from espalier_sdk.artifacts import digest_of
 from espalier_sdk.errors import EspalierError
 
 from espalier_pipeline.children import RayHead, run_child
+from espalier_pipeline.curves import learning_curve
 from espalier_pipeline.evaluating import evaluate, require_validation
 from espalier_pipeline.places import Places
 from espalier_pipeline.proposing import propose, require_served
@@ -139,6 +140,8 @@ class _Pipeline:
     def __post_init__(self) -> None:
         self._result = RunResult(record=self.stages.record, spec=self.spec, stages=self.stages.done)
         self._bases: dict[str, ArtifactRef] = {}
+        self._settled: dict[str, Spec] = {}  # by candidate: the spec with the values that it was trained with
+        self._inputs: dict[str, dict[str, ArtifactRef]] = {}
 
     def close(self) -> None:
         """Ends the local Ray and the view."""
@@ -158,6 +161,11 @@ class _Pipeline:
             return self._result
         compared = {name: models[name] for name in competing}
         evaluate(self._result, self.stages, self.plugins, datasets=datasets, models=compared)
+        for name in competing:
+            if self.spec.candidates[name].learning_curve:
+                self._result.curves.append(
+                    learning_curve(self._settled[name], name, self._inputs[name], self.stages, self.plugins)
+                )
         self._finish()
         if until >= STAGES.index("serve") and self.spec.serve:
             self._propose(compared)
@@ -214,6 +222,7 @@ class _Pipeline:
             inputs = {"dataset": datasets[name]} | ({"base": base} if base else {})
             for role, other in self.spec.candidates[name].auxiliaries.items():
                 inputs[role] = models[other.from_]
+            self._inputs[name], self._settled[name] = inputs, self.spec
             if self.spec.candidates[name].tune:
                 models[name] = self._tune(name, inputs)
             else:
@@ -225,7 +234,8 @@ class _Pipeline:
         study = self.stages.make(requests.tune_request(self.spec, name, inputs, self.plugins))
         found = describe(self.stages.store, name, study)
         self._result.tuned.append(found)
-        settled = with_candidate(self.spec, name, with_values(self.spec.candidates[name], found["values"]))
+        best = with_values(self.spec.candidates[name], found["values"])
+        settled = self._settled[name] = with_candidate(self.spec, name, best)
         path = self.stages.record.folder / f"spec-{name}.yaml"
         write_spec(settled, path)
         return self.stages.make(requests.train_request(settled, name, inputs, self.plugins), spec=path)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from espalier_runtime.request import StageRequest, changed
 from espalier_runtime.specs import From, Spec, load_spec
 from espalier_runtime.specs.checking import check_spec
 from espalier_runtime.specs.reading import candidate_order
-from espalier_runtime.specs.space import with_candidate, with_values
+from espalier_runtime.specs.space import by_share, with_candidate, with_values
 from espalier_runtime.store import Store
 from espalier_sdk import ArtifactRef
 from espalier_sdk.artifacts import digest_of
@@ -25,6 +25,7 @@ from espalier_sdk.errors import EspalierError, PluginError, SpecError
 
 from espalier_pipeline import tables
 from espalier_pipeline.children import run_child
+from espalier_pipeline.curves import label
 from espalier_pipeline.evaluating import has_rows, verdict_of
 from espalier_pipeline.places import Places
 
@@ -162,6 +163,10 @@ class _Planner:
             spec = with_candidate(spec, name, with_values(candidate, values))
         step, models[name] = self._step(requests.train_request(spec, name, known, self._plugins))
         yield step
+        if candidate.learning_curve:
+            derived = with_candidate(spec, name, by_share(spec.candidates[name]))
+            step, _ = self._step(requests.tune_request(derived, name, known, self._plugins))
+            yield replace(step, name=label(name))
 
     def _test_steps(
         self,

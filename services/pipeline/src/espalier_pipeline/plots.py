@@ -155,6 +155,24 @@ def trials(found: Mapping[str, Any], *, logarithmic: Collection[str]) -> str | N
     return _svg(figure)
 
 
+def learning_curve(found: Mapping[str, Any]) -> str:
+    """Returns quality on validation against the examples that were learned from, with intervals."""
+    points = found["points"]
+    figure, axes = _figure(6.4, 2.8)
+    places, values = [one["examples"] for one in points], [one["value"] for one in points]
+    axes.plot(places, values, "-o", color=_CHOSEN, linewidth=1.4, markersize=5)
+    for one in points:
+        if one["low"] is not None:
+            axes.plot([one["examples"]] * 2, [one["low"], one["high"]], color=_CHOSEN, linewidth=1.4, alpha=0.5)
+    axes.set_xscale("log")
+    axes.set_xticks(places, [str(place) for place in places])
+    axes.minorticks_off()
+    axes.set_xlabel("examples learned from")
+    axes.set_ylabel(f"validation {found['metric']}")
+    axes.grid(color=_LINE, linewidth=0.6)
+    return _svg(figure)
+
+
 def _places(values: Sequence[Any]) -> tuple[list[float], list[str]]:
     """Returns where values stand on an axis, with a label for each place where they are not all numbers."""
     if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):

@@ -70,6 +70,7 @@ def _content(result: RunResult, store: Store) -> dict[str, Any]:
         "learned_plots": [(name, plot) for name, found in histories.items() if (plot := plots.learned(found))],
         "overfitting": [(name, said) for name, found in histories.items() if (said := learning.overfitting(found))],
         "tuned": [(one, sentence(one), plots.trials(one, logarithmic=_logarithmic(result, one))) for one in tuned],
+        "curves": [(one, plots.learning_curve(one)) for one in document["learning_curves"] if one["points"]],
         "phase_plots": [(name, plots.phases(found)) for name, found in trained.items() if found],
         "confusion_plots": [
             (one["name"], "test" if one["test"] else "validation", plots.confusion(counts))

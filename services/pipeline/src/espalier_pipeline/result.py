@@ -30,6 +30,7 @@ class RunResult:
     baselines: list[dict[str, Any]] = field(default_factory=list)
     data: list[dict[str, Any]] = field(default_factory=list)
     tuned: list[dict[str, Any]] = field(default_factory=list)
+    curves: list[dict[str, Any]] = field(default_factory=list)
     verdict: Verdict | None = None
     openings: int = 0
     report: Path | None = None
@@ -44,6 +45,7 @@ class RunResult:
             "stages": self.stages,
             "data": self.data,
             "tuned": self.tuned,
+            "learning_curves": self.curves,
             "candidates": self.candidates,
             "baselines": self.baselines,
             "chosen": self.verdict.chosen if self.verdict else None,

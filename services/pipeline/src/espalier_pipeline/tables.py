@@ -22,6 +22,8 @@ def render(result: RunResult) -> str:
     if result.candidates:
         lines += [candidate_table(document, result.spec.objective.metric)]
     lines += [f"{'tuned':<16} {one['candidate']}: {sentence(one)}" for one in document["tuned"]]
+    curves = [one for one in document["learning_curves"] if one["said"]]
+    lines += [f"{'learning curve':<16} {one['candidate']}: {one['said']}" for one in curves]
     goal = document["objective"]
     if goal:
         lines.append(f"{'objective':<16} {objective_text(goal, document['test_openings'])}")

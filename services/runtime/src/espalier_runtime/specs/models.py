@@ -145,6 +145,12 @@ class TrainingSpec(SpecModel):
         ge=1,
         description="Ends after so many validations without a lower loss, and keeps the weights of the lowest.",
     )
+    train_share: Number = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="Share of the train split that is learned from, drawn by `seed`, in as many steps as all of it.",
+    )
     seed: Whole = Field(default=0, ge=0, description="Seed of weights, order and dropout.")
 
 
@@ -270,6 +276,10 @@ class Candidate(SpecModel):
     competes: Flag = Field(default=True, description="False: built for others to use, not compared or served.")
     training: TrainingSpec = Field(default_factory=TrainingSpec, description="How long and how fast it learns.")
     tune: TuneSpec | None = Field(default=None, description="A search for its best values, on validation.")
+    learning_curve: tuple[Annotated[Number, Field(gt=0, lt=1)], ...] = Field(
+        default=(),
+        description="Shares of the train split on which it is trained as well, to see what more data would do.",
+    )
     where: WhereSpec = Field(
         default_factory=WhereSpec, description="Where it is trained.", json_schema_extra={Where: True}
     )

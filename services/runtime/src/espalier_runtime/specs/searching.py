@@ -20,6 +20,13 @@ Check = Callable[[Spec], Sequence[Problem]]
 def tune_problems(spec: Spec, name: str, document: SpecDocument, check: Check) -> Iterator[Problem]:
     """Yields what keeps a candidate from being tuned; `check` returns what is wrong with it in a derived spec."""
     candidate, at = spec.candidates[name], ("candidates", name, "tune")
+    if candidate.learning_curve and not candidate.competes:
+        yield document.problem(
+            ("candidates", name, "learning_curve"),
+            "a learning curve is drawn of the objective's metric, and this candidate does not compete",
+            code="not_compared",
+            remedy="remove it, or `competes: false`",
+        )
     if candidate.tune is None:
         return
     yield from _measured(candidate, at, document)

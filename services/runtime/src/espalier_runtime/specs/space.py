@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from espalier_runtime.specs.models import Candidate, Spec
+from espalier_runtime.specs.models import Candidate, RangeSpec, Spec, TuneSpec
 
 # What training alone reads: data, task, base and auxiliaries are made by stages before it.
 SEARCHED = ("strategy", "peft", "learner", "controls", "training")
@@ -29,6 +29,13 @@ def with_values(candidate: Candidate, values: Mapping[str, Any]) -> Candidate:
 def with_candidate(spec: Spec, name: str, candidate: Candidate) -> Spec:
     """Returns the spec with another candidate in the place of one."""
     return spec.model_copy(update={"candidates": {**spec.candidates, name: candidate}})
+
+
+def by_share(candidate: Candidate) -> Candidate:
+    """Returns the candidate whose study is a learning curve: the same values, on each share of the train split."""
+    shares = (*sorted(set(candidate.learning_curve)), 1.0)
+    tune = TuneSpec(space={"training.train_share": RangeSpec(choice=shares)}, sampler="grid")
+    return candidate.model_copy(update={"tune": tune})
 
 
 def ends(candidate: Candidate) -> Iterator[tuple[str, Any]]:
