@@ -46,9 +46,12 @@ class Ledger:
         """Reads what is there; a last line that a killed process left half written is passed over."""
         with store_errors(str(path)):
             path.parent.mkdir(parents=True, exist_ok=True)
-            lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+            text = path.read_text(encoding="utf-8") if path.is_file() else ""
+            if text and not text.endswith("\n"):  # else the next line would be part of the half one
+                with path.open("a", encoding="utf-8") as file:
+                    file.write("\n")
         ledger = cls(path)
-        for line in lines:
+        for line in text.splitlines():
             try:
                 told = json.loads(line)
             except json.JSONDecodeError:

@@ -34,6 +34,7 @@ _QUIET = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # what a trial reports at its end is not what asha compares
 }
+_WAITING_BYTES = 2**28
 _REDUCTION = 3  # asha's eta: of those that came as far, one in three goes on (Li et al. 2020; Hyperband's usual three)
 
 
@@ -45,8 +46,8 @@ def run_study(job: Job, search: Search, told: Told) -> None:
     job.session.start(job.request.plugins)
     cpus = where.cpus_per_worker or max(1, job.session.cpus() // where.workers)
     grouped = where.workers > 1 or where.zero_stage > 0
-    # A trial of several workers only waits for them: they take the resources.
-    resources = {"CPU": 0} if grouped else {"CPU": cpus, "GPU": where.gpus_per_worker}
+    # A trial of several workers waits for them, and they take the resources; Ray Tune wants a trial to take some.
+    resources = {"memory": _WAITING_BYTES} if grouped else {"CPU": cpus, "GPU": where.gpus_per_worker}
     asking = _Asking(job, search)
     storage, name = job.workplace.home / "ray", f"tune-{uuid.uuid4().hex[:12]}"
     plugins = [use.model_dump() for use in job.request.plugins]

@@ -79,9 +79,9 @@ class Search:
         return number, self.values(trial.params)
 
     def hear(self, number: int, validation: int, loss: float) -> None:
-        """Notes a validation loss on the way."""
+        """Notes a validation loss on the way; one that is no number is left to training, which ends by it."""
         record = self._ledger.records[number]
-        if validation > len(record.losses):
+        if validation > len(record.losses) and math.isfinite(loss):
             self._ledger.update(number, losses=(*record.losses, loss))
 
     def tell(self, number: int, **outcome: Any) -> None:
