@@ -31,7 +31,13 @@ candidates:
   wide: {strategy: {name: from-scratch, config: {layers: 1, hidden_size: 64}}}
 serve: {endpoint: mails, bootstrap: chosen, challenger: runner-up}
 """
-_STAGES = ("ingest", "preprocess", "base", "train", "evaluate")
+_STAGES = ("ingest", "preprocess", "base", "tune", "train", "evaluate")
+_TRIAL = {"losses": [0.7], "models": [], "message": "", "scores": []}
+TRIALS = [  # a study's, with the rate searched
+    _TRIAL | {"number": 0, "values": {"training.learning_rate": 0.01}, "state": "complete", "score": 0.5},
+    _TRIAL | {"number": 1, "values": {"training.learning_rate": 0.02}, "state": "stopped", "score": None},
+    _TRIAL | {"number": 2, "values": {"training.learning_rate": 0.03}, "state": "complete", "score": 0.9},
+]
 _TRAINED = ("train_seconds", "peak_memory_bytes", "trainable_parameters", "parameters", "size_bytes", "steps")
 
 FORGOTTEN = {
@@ -85,6 +91,8 @@ class FakeServices:
     def _publish(self, store: Store, request: StageRequest) -> Manifest:
         attempt = store.begin(request.digest(), reads=request.inputs.values())
         (attempt.folder / "made.txt").write_text(f"{request.stage} {request.name}", encoding="utf-8")
+        if request.kind == "study":
+            (attempt.folder / "trials.json").write_text(json.dumps(self._trials(store, request)), encoding="utf-8")
         return attempt.publish(
             kind=request.kind,
             name=request.name,
@@ -92,14 +100,34 @@ class FakeServices:
             what=request.what,
             plugins=request.plugins,
             metrics=self._metrics(request),
-            provenance={"seconds": 1.0, "started_at": 1.0, "components": request.components()},
+            provenance=self._provenance(request),
         )
+
+    def _provenance(self, request: StageRequest) -> dict[str, Any]:
+        return {"seconds": 1.0, "started_at": 1.0, "components": request.components()}
+
+    def _trials(self, store: Store, request: StageRequest) -> list[dict[str, Any]]:
+        shares = request.what["tune"]["space"].get("training.train_share")
+        if shares is None:
+            return TRIALS
+        trials = []
+        for number, share in enumerate(shares["choice"]):
+            attempt = store.begin(f"{number:064}")
+            facts = {"metrics": {"examples": int(100 * share)}, "provenance": self._provenance(request)}
+            model = attempt.publish(kind="model", name=request.name, what={"share": share}, **facts).ref()
+            told = {"number": number, "values": {"training.train_share": share}, "state": "complete", "score": share}
+            trials.append(_TRIAL | told | {"models": [str(model)]})
+        return trials
 
     def _metrics(self, request: StageRequest) -> dict[str, Any]:
         if request.stage == "ingest":
             return {"rows_read": 10, "rows": 10, "quarantined": 0, "columns": 2}
         if request.stage == "preprocess":
             return {"rows_read": 10, "rows": sum(self.rows.values()), "dropped": {}, **self.rows}
+        if request.stage == "tune":
+            states = {"complete": 2, "stopped": 1, "refused": 0, "failed": 0}
+            told = {"scored": "macro_f1", "greater_is_better": True, "importance": None, "trials": 3}
+            return {"model": "", "best": 2, "values": TRIALS[2]["values"], "score": 0.9, **told, **states}
         if request.stage == "train":
             trained = dict.fromkeys(_TRAINED, 64 if request.candidate == "wide" else 32)
             return trained | {"forgetting": FORGOTTEN if "base" in request.inputs else None}

@@ -409,3 +409,95 @@ def test_an_error_about_a_secret_does_not_show_it(tmp_path: Path, monkeypatch: p
     text = SPEC.replace("{rank: 8}", "{rank: {secret: ACME_TOKEN}}")
     problem = _problems(tmp_path, text)["candidates.lora.peft.config.rank"]
     assert "hush-hush" not in str(problem) + str(problem.given)
+
+
+def _tuned(space: str, more: str = "") -> str:
+    candidate = f"peft: {{name: lora, config: {{rank: 8}}}}\n    tune: {{space: {{{space}}}{more}}}"
+    return SPEC.replace("peft: {name: lora, config: {rank: 8}}", candidate)
+
+
+def test_any_field_that_training_reads_can_be_searched(tmp_path: Path) -> None:
+    space = "training.learning_rate: {log_uniform: [1.0e-5, 1.0e-3]}, peft.config.rank: {log_integer: [1, 64]}, "
+    space += (
+        "peft.config.scale: {uniform: [0.5, 2.0]}, learner: {choice: [supervised]}, controls: {choice: [[], [thaw]]}"
+    )
+    assert _check(tmp_path, _tuned(space, ", scheduler: asha"))
+
+
+@pytest.mark.parametrize(
+    ("space", "more", "field", "words"),
+    [
+        (
+            "peft.config.rank: {integer: [0, 64]}",
+            "",
+            "peft.config.rank",
+            "0: input should be greater than or equal to 1",
+        ),
+        ("peft.config.rnk: {integer: [1, 64]}", "", "peft.config.rnk", "unknown key 'rnk'"),
+        ("peft: {choice: [lora, lara]}", "", "peft", "there is no lara"),
+        ("training.rate: {uniform: [0.1, 0.2]}", "", "training.rate", "training has no 'rate'"),
+        ("controls.0.config.x: {integer: [1, 2]}", "", "controls.0.config.x", "controls has no '0'"),
+        ("training.epochs: {uniform: [0.5, 2000.0]}", "", "training.epochs", "less than or equal to 1000"),
+        ("training.seed: {integer: [0, 9]}", "", "training.seed", "repeated by `tune.seeds`"),
+        ("data: {choice: [tickets]}", "", "data", "'data' is not searched"),
+        ("strategy: {choice: [whole]}", "", "strategy", "peft"),
+    ],
+)
+def test_a_search_that_cannot_run_is_found_before_its_first_trial(
+    tmp_path: Path, space: str, more: str, field: str, words: str
+) -> None:
+    problem = _problems(tmp_path, _tuned(space, more))[f"candidates.lora.tune.space.{field}"]
+    assert words in problem.message
+    assert problem.line == 11, "the line of `tune`, in which the space stands"
+
+
+@pytest.mark.parametrize(
+    ("tune", "words"),
+    [
+        ("{space: {training.epochs: {uniform: [1.0, 2.0], choice: [1]}}}", "exactly one of"),
+        ("{space: {training.epochs: {uniform: [2.0, 1.0]}}}", "low must be below high"),
+        ("{space: {training.weight_decay: {log_uniform: [0.0, 1.0]}}}", "above 0"),
+        ("{space: {training.epochs: {uniform: [1.0, 2.0]}}, sampler: grid}", "needs `choice`"),
+        ("{space: {training.epochs: {choice: [1, 2]}}, sampler: grid, trials: 9}", "all 2 combinations"),
+    ],
+)
+def test_a_space_that_says_no_range_is_refused_with_what_would_be_one(tmp_path: Path, tune: str, words: str) -> None:
+    text = SPEC.replace("    base: minilm", f"    base: minilm\n    tune: {tune}")
+    with pytest.raises(SpecError, match=words) as raised:
+        _check(tmp_path, text)
+    assert raised.value.problems[0].line == 10
+
+
+@pytest.mark.parametrize(
+    ("training", "tune", "words"),
+    [
+        ("{validations: 1}", "{scheduler: asha, ", "2 or more"),
+        ("{}", "{scheduler: asha, ", "one worker only"),
+    ],
+)
+def test_stopping_trials_early_needs_losses_on_the_way_and_one_worker(
+    tmp_path: Path, training: str, tune: str, words: str
+) -> None:
+    told = f"training: {training}\n    tune: {tune}space: {{peft.config.rank: {{integer: [1, 4]}}}}}}"
+    told += "\n    where: {workers: 2}" if training == "{}" else ""
+    problem = _problems(tmp_path, SPEC.replace("base: minilm", f"base: minilm\n    {told}"))
+    assert words in problem["candidates.lora.tune.scheduler"].message
+
+
+def test_what_does_not_compete_is_tuned_by_its_validation_loss(tmp_path: Path) -> None:
+    other = "  other: {strategy: peft, base: minilm, peft: lora, competes: false, training: {validations: 0}, "
+    other += "tune: {space: {training.epochs: {choice: [1, 2]}}}}\nevaluate"
+    problem = _problems(tmp_path, SPEC.replace("evaluate", other, 1))["candidates.other.tune"]
+    assert "raise training.validations" in problem.remedy
+
+
+def test_a_learning_curve_needs_a_candidate_that_is_compared(tmp_path: Path) -> None:
+    text = SPEC.replace("base: minilm", "base: minilm\n    learning_curve: [0.5, 0.25]")
+    assert _check(tmp_path, text)
+    other = "  other: {strategy: peft, base: minilm, peft: lora, competes: false, learning_curve: [0.5]}\nevaluate"
+    assert (
+        "does not compete"
+        in _problems(tmp_path, text.replace("evaluate", other, 1))["candidates.other.learning_curve"].message
+    )
+    with pytest.raises(SpecError, match="less than 1"):
+        _check(tmp_path, text.replace("0.25", "1.0"))

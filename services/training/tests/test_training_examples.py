@@ -47,6 +47,26 @@ def test_tokens_are_counted_over_all_rows(tmp_path: Path) -> None:
     assert Examples(tmp_path).tokens == 10
 
 
+def test_a_smaller_share_is_part_of_a_larger_one_and_another_seed_draws_others(tmp_path: Path) -> None:
+    write_parts([table(0, 5)] * 20, tmp_path)
+    stored = read_parts(tmp_path).column("input_ids").to_pylist()
+
+    def drawn(share: float, seed: int = 0) -> list[int]:
+        examples = Examples(tmp_path, share=share, seed=seed)
+        assert len(examples) == round(100 * share)
+        assert examples.whole == 100
+        assert [list(examples[place]["input_ids"]) for place in range(len(examples))] == [
+            stored[place] for place in examples._places
+        ]
+        assert examples.lengths() == [len(stored[place]) for place in examples._places]
+        assert examples.tokens == sum(examples.lengths())
+        return list(examples._places)
+
+    assert set(drawn(0.1)) < set(drawn(0.35)) < set(drawn(0.9)) < set(range(100))
+    assert drawn(0.35) != drawn(0.35, seed=1)
+    assert len(Examples(tmp_path, share=0.001)) == 1, "never nothing"
+
+
 @pytest.mark.parametrize(("start", "length"), [(0, 5), (1, 3), (3, 2), (4, 1)])
 def test_list_offsets_are_right_after_slicing(start: int, length: int) -> None:
     column = table(0, 5).column("input_ids").slice(start, length)

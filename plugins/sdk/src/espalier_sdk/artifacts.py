@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
-ArtifactKind = Literal["corpus", "dataset", "prepared", "model", "evaluation"]
+ArtifactKind = Literal["corpus", "dataset", "prepared", "model", "study", "evaluation"]
 KINDS: tuple[ArtifactKind, ...] = get_args(ArtifactKind)
 SCHEMA_VERSION = 1
 

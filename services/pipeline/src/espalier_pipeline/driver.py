@@ -17,6 +17,7 @@ from espalier_runtime.plugins import Plugins
 from espalier_runtime.specs import Candidate, From, Spec, SpecDocument, load_spec
 from espalier_runtime.specs.checking import check_spec
 from espalier_runtime.specs.reading import candidate_order
+from espalier_runtime.specs.space import with_candidate, with_values
 from espalier_runtime.specs.writing import write_spec
 from espalier_runtime.store import Store
 from espalier_sdk import ArtifactRef, SpecError
@@ -24,12 +25,14 @@ from espalier_sdk.artifacts import digest_of
 from espalier_sdk.errors import EspalierError
 
 from espalier_pipeline.children import RayHead, run_child
+from espalier_pipeline.curves import learning_curve
 from espalier_pipeline.evaluating import evaluate, require_validation
 from espalier_pipeline.places import Places
 from espalier_pipeline.proposing import propose, require_served
 from espalier_pipeline.records import RunRecord
 from espalier_pipeline.result import RunResult as RunResult  # what `run` returns
 from espalier_pipeline.staging import Stages
+from espalier_pipeline.studies import describe
 from espalier_pipeline.view import PlainView, View
 
 STAGES = ("ingest", "preprocess", "base", "train", "evaluate", "serve")
@@ -137,6 +140,8 @@ class _Pipeline:
     def __post_init__(self) -> None:
         self._result = RunResult(record=self.stages.record, spec=self.spec, stages=self.stages.done)
         self._bases: dict[str, ArtifactRef] = {}
+        self._settled: dict[str, Spec] = {}  # by candidate: the spec with the values that it was trained with
+        self._inputs: dict[str, dict[str, ArtifactRef]] = {}
 
     def close(self) -> None:
         """Ends the local Ray and the view."""
@@ -156,6 +161,11 @@ class _Pipeline:
             return self._result
         compared = {name: models[name] for name in competing}
         evaluate(self._result, self.stages, self.plugins, datasets=datasets, models=compared)
+        for name in competing:
+            if self.spec.candidates[name].learning_curve:
+                self._result.curves.append(
+                    learning_curve(self._settled[name], name, self._inputs[name], self.stages, self.plugins)
+                )
         self._finish()
         if until >= STAGES.index("serve") and self.spec.serve:
             self._propose(compared)
@@ -212,11 +222,25 @@ class _Pipeline:
             inputs = {"dataset": datasets[name]} | ({"base": base} if base else {})
             for role, other in self.spec.candidates[name].auxiliaries.items():
                 inputs[role] = models[other.from_]
-            request = requests.train_request(self.spec, name, inputs, self.plugins)
-            models[name] = self.stages.make(request)
+            self._inputs[name], self._settled[name] = inputs, self.spec
+            if self.spec.candidates[name].tune:
+                models[name] = self._tune(name, inputs)
+            else:
+                models[name] = self.stages.make(requests.train_request(self.spec, name, inputs, self.plugins))
             if left := self.stages.metrics(models[name])["forgetting"]:
                 self._result.forgetting[name] = left
         return models
+
+    def _tune(self, name: str, inputs: Mapping[str, ArtifactRef]) -> ArtifactRef:
+        """Returns the model of a candidate's best trial, which its study left in the store."""
+        study = self.stages.make(requests.tune_request(self.spec, name, inputs, self.plugins))
+        found = describe(self.stages.store, name, study)
+        self._result.tuned.append(found)
+        best = with_values(self.spec.candidates[name], found["values"])
+        settled = self._settled[name] = with_candidate(self.spec, name, best)
+        path = self.stages.record.folder / f"spec-{name}.yaml"
+        write_spec(settled, path)
+        return self.stages.make(requests.train_request(settled, name, inputs, self.plugins), spec=path)
 
     def _base(self, candidate: Candidate, name: str, models: Mapping[str, ArtifactRef]) -> ArtifactRef | None:
         if isinstance(candidate.base, From):
@@ -240,6 +264,7 @@ class _Pipeline:
     def _track(self) -> None:
         """Mirrors new artifacts in MLflow; a tracking server that is away spoils no run."""
         new = [stage["ref"] for stage in self._result.stages if stage["ref"] and not stage["cached"]]
+        new += [one["model"] for one in self._result.tuned if one["study"] in new]
         if not new:
             return
         places = self.stages.places

@@ -42,7 +42,7 @@ def evaluate(
     names = list(models)
     asked = [request(spec, plugins, "validation", dataset=datasets[one], name=one, model=models[one]) for one in names]
     baselines = request(spec, plugins, "validation", dataset=datasets[names[0]])
-    *measured, simple = _evaluate_all([*asked, baselines], stages)
+    *measured, simple = evaluate_all([*asked, baselines], stages)
     result.candidates += [
         _entry(one, models[one], stages.metrics(models[one]), values)
         for one, values in zip(names, measured, strict=True)
@@ -125,7 +125,7 @@ def _open_test(
         request(result.spec, plugins, "test", dataset=datasets[name], name=name, model=models[name])
         for name in (one["name"] for one in shown)
     ]
-    for entry, values in zip(shown, _evaluate_all(asked, stages), strict=True):
+    for entry, values in zip(shown, evaluate_all(asked, stages), strict=True):
         entry["test"] = values["values"]
     result.openings = count_opening(
         stages.places.home,
@@ -135,7 +135,7 @@ def _open_test(
     )
 
 
-def _evaluate_all(asked: Sequence[StageRequest], stages: Stages) -> list[dict[str, Any]]:
+def evaluate_all(asked: Sequence[StageRequest], stages: Stages) -> list[dict[str, Any]]:
     """Returns the metrics of evaluations; those not made yet are made by one process, which warms up once."""
     missing = [one for one in asked if stages.store.find_request(one.digest()) is None]
     made = _make(missing, stages) if missing else {}

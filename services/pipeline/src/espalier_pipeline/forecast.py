@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from espalier_runtime.request import StageRequest, changed
 from espalier_runtime.specs import From, Spec, load_spec
 from espalier_runtime.specs.checking import check_spec
 from espalier_runtime.specs.reading import candidate_order
+from espalier_runtime.specs.space import by_share, with_candidate, with_values
 from espalier_runtime.store import Store
 from espalier_sdk import ArtifactRef
 from espalier_sdk.artifacts import digest_of
@@ -24,8 +25,11 @@ from espalier_sdk.errors import EspalierError, PluginError, SpecError
 
 from espalier_pipeline import tables
 from espalier_pipeline.children import run_child
+from espalier_pipeline.curves import label
 from espalier_pipeline.evaluating import has_rows, verdict_of
 from espalier_pipeline.places import Places
+
+_TRAINED = ("tune", "train")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +62,10 @@ def plan(
     check_spec(spec, document, plugins)
     places = Places.of(document.path, home=home, store=store)
     steps = list(_Planner(spec, plugins, Store.look(places.store)).steps())
-    if all(step.ref for step in steps if step.stage == "train"):
+    if all(step.ref for step in steps if step.stage in _TRAINED):
         return steps
     sizes = _sizes(document.path, places.store, overrides)
-    return [_with_size(step, sizes.get(step.name)) if step.stage == "train" else step for step in steps]
+    return [_with_size(step, sizes.get(step.name)) if step.stage in _TRAINED else step for step in steps]
 
 
 def render(steps: Sequence[Step]) -> str:
@@ -148,8 +152,21 @@ class _Planner:
             missing = ", ".join(role for role, ref in inputs.items() if ref is None)
             yield self._waiting("train", "model", name, f"its {missing} is not made yet")
             return
-        step, models[name] = self._step(requests.train_request(self._spec, name, known, self._plugins))
+        spec = self._spec
+        if candidate.tune:
+            step, study = self._step(requests.tune_request(spec, name, known, self._plugins))
+            yield step
+            if study is None:
+                models[name] = None
+                return
+            values = self._store.manifest(study).metrics["values"]
+            spec = with_candidate(spec, name, with_values(candidate, values))
+        step, models[name] = self._step(requests.train_request(spec, name, known, self._plugins))
         yield step
+        if candidate.learning_curve:
+            derived = with_candidate(spec, name, by_share(spec.candidates[name]))
+            step, _ = self._step(requests.tune_request(derived, name, known, self._plugins))
+            yield replace(step, name=label(name))
 
     def _test_steps(
         self,

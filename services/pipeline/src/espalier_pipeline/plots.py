@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from espalier_pipeline.learning import series, signals
+from espalier_pipeline.studies import value_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -121,6 +122,63 @@ def phases(found: Sequence[Mapping[str, Any]]) -> str:
         axes.set_yticks(range(len(depths)), [str(depth) for depth in depths])
         axes.set_ylim(-0.6, len(depths) - 0.4)
     return _svg(figure)
+
+
+def trials(found: Mapping[str, Any], *, logarithmic: Collection[str]) -> str | None:
+    """Returns a study's scores against the values of each path, one panel each; None where no trial was complete.
+
+    Trials without a score are drawn as crosses at the foot.
+    """
+    scored = [one for one in found["trials"] if one["score"] is not None]
+    if not scored:
+        return None
+    paths = list(found["values"])
+    figure, drawn = _figure(6.4, 1.9 * len(paths) + 0.3, rows=len(paths))
+    for axes, path in zip([drawn] if len(paths) == 1 else drawn, paths, strict=True):
+        values = [one["values"][path] for one in found["trials"]]
+        places, labels = _places(values)
+        for one, place in zip(found["trials"], places, strict=True):
+            best = one["number"] == found["best"]
+            if one["score"] is None:
+                foot = axes.get_xaxis_transform()
+                axes.plot(place, 0.04, "x", color=_BASELINE, markersize=6, transform=foot, clip_on=False)
+            else:
+                axes.plot(place, one["score"], "o", color=_CHOSEN if best else _OTHER, markersize=7 if best else 5)
+        if labels:
+            axes.set_xticks(range(len(labels)), labels)
+        elif path in logarithmic:
+            axes.set_xscale("log")
+        axes.margins(x=0.08, y=0.18)
+        axes.set_xlabel(path)
+        axes.set_ylabel(found["scored"])
+        axes.grid(color=_LINE, linewidth=0.6)
+    return _svg(figure)
+
+
+def learning_curve(found: Mapping[str, Any]) -> str:
+    """Returns quality on validation against the examples that were learned from, with intervals."""
+    points = found["points"]
+    figure, axes = _figure(6.4, 2.8)
+    places, values = [one["examples"] for one in points], [one["value"] for one in points]
+    axes.plot(places, values, "-o", color=_CHOSEN, linewidth=1.4, markersize=5)
+    for one in points:
+        if one["low"] is not None:
+            axes.plot([one["examples"]] * 2, [one["low"], one["high"]], color=_CHOSEN, linewidth=1.4, alpha=0.5)
+    axes.set_xscale("log")
+    axes.set_xticks(places, [str(place) for place in places])
+    axes.minorticks_off()
+    axes.set_xlabel("examples learned from")
+    axes.set_ylabel(f"validation {found['metric']}")
+    axes.grid(color=_LINE, linewidth=0.6)
+    return _svg(figure)
+
+
+def _places(values: Sequence[Any]) -> tuple[list[float], list[str]]:
+    """Returns where values stand on an axis, with a label for each place where they are not all numbers."""
+    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+        return [float(value) for value in values], []
+    labels = sorted({value_text(value) for value in values})
+    return [float(labels.index(value_text(value))) for value in values], labels
 
 
 def coverage(curve: Sequence[Threshold]) -> str:

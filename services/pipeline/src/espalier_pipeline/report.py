@@ -19,6 +19,7 @@ from espalier_pipeline import forgetting, learning, tables
 from espalier_pipeline.confidence import confidence
 from espalier_pipeline.predictions import predictions_of
 from espalier_pipeline.samples import samples
+from espalier_pipeline.studies import sentence, value_text
 
 if TYPE_CHECKING:
     from espalier_pipeline.result import RunResult
@@ -35,6 +36,7 @@ def write_report(result: RunResult, store: Store, path: Path) -> None:
         lstrip_blocks=True,
     )
     environment.filters |= {"interval": tables.interval, "seconds": tables.seconds}
+    environment.filters |= {"value": value_text}
     environment.filters |= {"size": tables.size, "count": tables.count}
     page = environment.get_template("report.html").render(
         **_content(result, store), style=files("espalier_pipeline").joinpath("templates/report.css").read_text("utf-8")
@@ -56,6 +58,7 @@ def _content(result: RunResult, store: Store) -> dict[str, Any]:
     histories = {name: learning.history(store, model) for name, model in models.items()}
     trained = {name: learning.phases(store, model) for name, model in models.items()}
     chosen = next(one for one in ordered if one["name"] == document["chosen"])
+    tuned = document["tuned"]
     sure = confidence(document["stages"], store, chosen["name"], _dataset(store, chosen["model"]))
     return {
         "document": document,
@@ -69,6 +72,8 @@ def _content(result: RunResult, store: Store) -> dict[str, Any]:
         "learned_plots": [(name, plot) for name, found in histories.items() if (plot := plots.learned(found))],
         "overfitting": [(name, said) for name, found in histories.items() if (said := learning.overfitting(found))],
         "forgotten": [(name, forgetting.told(figures)) for name, figures in document["forgetting"].items()],
+        "tuned": [(one, sentence(one), plots.trials(one, logarithmic=_logarithmic(result, one))) for one in tuned],
+        "curves": [(one, plots.learning_curve(one)) for one in document["learning_curves"] if one["points"]],
         "phase_plots": [(name, plots.phases(found)) for name, found in trained.items() if found],
         "confusion_plots": [
             (one["name"], "test" if one["test"] else "validation", plots.confusion(counts))
@@ -88,6 +93,13 @@ def _content(result: RunResult, store: Store) -> dict[str, Any]:
         "provenance": store.manifest(ArtifactRef.parse(ordered[0]["model"])).provenance,
         "plugins": store.manifest(ArtifactRef.parse(ordered[0]["model"])).plugins,
     }
+
+
+def _logarithmic(result: RunResult, found: Mapping[str, Any]) -> list[str]:
+    """Returns the paths of a study whose values are spread over orders of magnitude."""
+    tune = result.spec.candidates[found["candidate"]].tune
+    space = tune.space if tune else {}
+    return [path for path, one in space.items() if one.log_uniform or one.log_integer]
 
 
 def _dataset(store: Store, model: str) -> str:

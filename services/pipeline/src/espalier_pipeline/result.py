@@ -30,6 +30,8 @@ class RunResult:
     baselines: list[dict[str, Any]] = field(default_factory=list)
     data: list[dict[str, Any]] = field(default_factory=list)
     forgetting: dict[str, dict[str, Any]] = field(default_factory=dict)  # by candidate that has a base
+    tuned: list[dict[str, Any]] = field(default_factory=list)
+    curves: list[dict[str, Any]] = field(default_factory=list)
     verdict: Verdict | None = None
     openings: int = 0
     report: Path | None = None
@@ -43,6 +45,8 @@ class RunResult:
             "name": self.spec.name,
             "stages": self.stages,
             "data": self.data,
+            "tuned": self.tuned,
+            "learning_curves": self.curves,
             "candidates": self.candidates,
             "baselines": self.baselines,
             "forgetting": self.forgetting,

@@ -25,6 +25,7 @@ _MODULES = {
     "ingest": "espalier_ingestion",
     "preprocess": "espalier_preprocessing",
     "base": "espalier_training",
+    "tune": "espalier_training",
     "train": "espalier_training",
     "evaluate": "espalier_evaluation",
 }
@@ -46,22 +47,34 @@ class Stages:
     ray: RayHead
     done: list[dict[str, Any]] = field(default_factory=list)
 
-    def make(self, request: StageRequest, *, candidate: str | None = None) -> ArtifactRef:
-        """Returns the artifact of a request; `candidate` is for the service where the request itself names none."""
+    def make(
+        self,
+        request: StageRequest,
+        *,
+        candidate: str | None = None,
+        spec: Path | None = None,
+        label: str | None = None,
+    ) -> ArtifactRef:
+        """Returns the artifact of a request; `candidate` is for the service where the request itself names none.
+
+        `spec` is the one that the request was made from, where that is not the run's own; `label` is what people are
+        told, where that is not the artifact's name.
+        """
+        label = label or request.name
         started = time.monotonic()
         found = None if request.read_again else self.store.find_request(request.digest())
         if found is not None:
-            self.note(request.stage, request.name, found, time.monotonic() - started, cached=True)
+            self.note(request.stage, label, found, time.monotonic() - started, cached=True)
             return found
-        arguments = self.common(request.stage)
+        arguments = self.common(request.stage, spec=spec)
         for option, value in (("--data", request.data), ("--candidate", candidate or request.candidate)):
             arguments += [option, value] if value else []
         for role, ref in request.inputs.items():
             arguments += ["--input", f"{role}={ref}"]
-        self.view.stage_began(request.stage, request.name)
+        self.view.stage_began(request.stage, label)
         document = self.attempt(request, arguments, with_ray=request.stage not in _WITHOUT_RAY)
         ref = ArtifactRef.parse(document["ref"])
-        self.note(request.stage, request.name, ref, time.monotonic() - started, cached=bool(document["cached"]))
+        self.note(request.stage, label, ref, time.monotonic() - started, cached=bool(document["cached"]))
         return ref
 
     def attempt(self, request: StageRequest, arguments: Sequence[str], *, with_ray: bool) -> dict[str, Any]:
@@ -83,10 +96,10 @@ class Stages:
                 self.view.note(f"{request.stage} {request.name}: {error.problems[0].message}; once more")
         raise AssertionError("unreachable")
 
-    def common(self, stage: str) -> list[str]:
+    def common(self, stage: str, *, spec: Path | None = None) -> list[str]:
         """Returns what every stage is told."""
         places = ["--store", self.places.store, "--home", str(self.places.home)]
-        return ["--spec", str(self.spec), *places, "--stage", stage, "--json"]
+        return ["--spec", str(spec or self.spec), *places, "--stage", stage, "--json"]
 
     def note(self, stage: str, label: str, ref: ArtifactRef | None, seconds: float, *, cached: bool) -> None:
         """Tells the view and the record that a stage is done."""

@@ -6,6 +6,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from espalier_pipeline.studies import sentence
+
 if TYPE_CHECKING:
     from espalier_sdk.artifacts import Manifest
 
@@ -19,6 +21,9 @@ def render(result: RunResult) -> str:
     lines = [_data_line(result.spec.name, one) for one in document["data"]]
     if result.candidates:
         lines += [candidate_table(document, result.spec.objective.metric)]
+    lines += [f"{'tuned':<16} {one['candidate']}: {sentence(one)}" for one in document["tuned"]]
+    curves = [one for one in document["learning_curves"] if one["said"]]
+    lines += [f"{'learning curve':<16} {one['candidate']}: {one['said']}" for one in curves]
     goal = document["objective"]
     if goal:
         lines.append(f"{'objective':<16} {objective_text(goal, document['test_openings'])}")

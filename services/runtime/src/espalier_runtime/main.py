@@ -33,6 +33,7 @@ from espalier_runtime.request import (
     prepare_request,
     preprocess_request,
     train_request,
+    tune_request,
 )
 from espalier_runtime.specs import Spec, load_spec
 from espalier_runtime.specs.checking import check_spec
@@ -155,6 +156,10 @@ def build_request(
         return prepare_request(spec, candidate_name, inputs["dataset"], inputs.get("base"), plugins)
     for role in spec.candidates[candidate_name].auxiliaries:
         _need(inputs, role)
+    if stage == "tune":
+        if spec.candidates[candidate_name].tune is None:
+            raise SpecError(f"candidate {candidate_name} is not tuned", field=f"candidates.{candidate_name}.tune")
+        return tune_request(spec, candidate_name, inputs, plugins)
     return train_request(spec, candidate_name, inputs, plugins)
 
 

@@ -16,9 +16,12 @@ from espalier_sdk.errors import SpecError
 
 from espalier_runtime.arithmetic import dtype_of
 from espalier_runtime.plugins import Plugins, distribution_use
+from espalier_runtime.specs.checking import objective_metric
 from espalier_runtime.specs.models import Candidate, From, Spec
+from espalier_runtime.specs.space import ends, with_values
 
 GroupChoice = tuple[str, Choice]
+_TRAINING_LIBRARIES = ("torch", "transformers", "tokenizers", "accelerate", "peft", "trl", "numpy")
 
 
 @dataclass(frozen=True)
@@ -158,37 +161,74 @@ def train_request(
 ) -> StageRequest:
     """Returns the request for a candidate's model; `inputs` by role: dataset, base, auxiliaries by name."""
     one = spec.candidates[candidate]
-    task = spec.task_of(one)
-    what: dict[str, Any] = {
-        "strategy": _dump(one.strategy),
-        "peft": _dump(one.peft) if one.peft else None,
-        "learner": _dump(one.learner),
-        "controls": [_dump(choice) for choice in one.controls],
-        "task": _dump(task),
-        "training": one.training.model_dump(mode="json") | {"dtype": dtype_of(one)},
-        # Data parallelism changes the order of sums, hence the answer in its last digits.
-        "world": {"workers": one.where.workers, "zero_stage": one.where.zero_stage, "offload": one.where.offload},
-    }
-    choices: list[GroupChoice] = [
-        ("espalier.model_strategies", one.strategy),
-        ("espalier.learners", one.learner),
-        ("espalier.tasks", task),
-        *(("espalier.training_controls", choice) for choice in one.controls),
-    ]
-    if one.peft:
-        choices.append(("espalier.peft_methods", one.peft))
     return StageRequest(
         stage="train",
         service="espalier-training",
         kind="model",
         name=candidate,
-        what=what,
+        what=_trained(spec, one),
         inputs=inputs,
-        plugins=_uses(plugins, choices),
-        libraries=_versions("torch", "transformers", "tokenizers", "accelerate", "peft", "trl", "numpy"),
+        plugins=_uses(plugins, _training_choices(spec, one)),
+        libraries=_versions(*_TRAINING_LIBRARIES),
         data=spec.data_name(one),
         candidate=candidate,
     )
+
+
+def tune_request(spec: Spec, candidate: str, inputs: Mapping[str, ArtifactRef], plugins: Plugins) -> StageRequest:
+    """Returns the request for the study that finds a candidate's best values; `inputs` as in training.
+
+    A trial is scored by the objective's metric where the candidate competes, else by its validation loss.
+    """
+    one = spec.candidates[candidate]
+    assert one.tune is not None, "a candidate that is tuned"
+    tried = [one, *(with_values(one, {path: value}) for path, value in ends(one))]
+    choices = [choice for each in tried for choice in _training_choices(spec, each)]
+    what = _trained(spec, one) | {"tune": one.tune.model_dump(mode="json"), "scored": None}
+    if one.competes:
+        metric = objective_metric(spec, plugins)
+        what["scored"] = {
+            "value": spec.objective.metric,
+            "metric": _dump(metric),
+            "engine": _dump(spec.evaluate.engine),
+        }
+        choices += [("espalier.metrics", metric), ("espalier.engines", spec.evaluate.engine)]
+    return StageRequest(
+        stage="tune",
+        service="espalier-training",
+        kind="study",
+        name=candidate,
+        what=what,
+        inputs=inputs,
+        plugins=_uses(plugins, choices),
+        libraries=_versions("optuna", "ray", *_TRAINING_LIBRARIES),
+        data=spec.data_name(one),
+        candidate=candidate,
+    )
+
+
+def _trained(spec: Spec, one: Candidate) -> dict[str, Any]:
+    """Returns what of a candidate changes its weights."""
+    return {
+        "strategy": _dump(one.strategy),
+        "peft": _dump(one.peft) if one.peft else None,
+        "learner": _dump(one.learner),
+        "controls": [_dump(choice) for choice in one.controls],
+        "task": _dump(spec.task_of(one)),
+        "training": one.training.model_dump(mode="json") | {"dtype": dtype_of(one)},
+        # Data parallelism changes the order of sums, hence the answer in its last digits.
+        "world": {"workers": one.where.workers, "zero_stage": one.where.zero_stage, "offload": one.where.offload},
+    }
+
+
+def _training_choices(spec: Spec, one: Candidate) -> list[GroupChoice]:
+    choices: list[GroupChoice] = [
+        ("espalier.model_strategies", one.strategy),
+        ("espalier.learners", one.learner),
+        ("espalier.tasks", spec.task_of(one)),
+        *(("espalier.training_controls", choice) for choice in one.controls),
+    ]
+    return [*choices, ("espalier.peft_methods", one.peft)] if one.peft else choices
 
 
 def evaluate_request(

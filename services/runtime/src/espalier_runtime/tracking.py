@@ -64,12 +64,39 @@ def _log(client: Any, experiment: str, manifest: Manifest, store: Store) -> None
         step = int(entry.get("step", 0))
         metrics += [Metric(f"train/{name}", value, moment, step) for name, value in _numbers(entry) if name != "step"]
     params = [Param(name, str(value)[:500]) for name, value in _flat(manifest.what)]
+    _send(client, run.info.run_id, metrics, params, tags)
+    for trial in _trials(store, manifest):
+        _log_trial(client, experiment, run.info.run_id, trial)
+
+
+def _log_trial(client: Any, experiment: str, study: str, trial: Mapping[str, Any]) -> None:
+    """Logs one trial of a study below it, as MLflow nests runs."""
+    from mlflow.entities import Metric, Param, RunTag
+
+    moment = int(time.time() * 1000)
+    run = client.create_run(experiment, run_name=f"trial {trial['number']}", tags={"mlflow.parentRunId": study})
+    metrics = [Metric("validation_loss", loss, moment, place) for place, loss in enumerate(trial["losses"], 1)]
+    metrics += [Metric("score", trial["score"], moment, 0)] if trial["score"] is not None else []
+    params = [Param(path, str(value)[:500]) for path, value in trial["values"].items()]
+    tags = [RunTag("espalier.trial", trial["state"]), *(RunTag("espalier.model", ref) for ref in trial["models"][:1])]
+    _send(client, run.info.run_id, metrics, params, tags)
+
+
+def _trials(store: Store, manifest: Manifest) -> list[dict[str, Any]]:
+    if manifest.kind != "study":
+        return []
+    folder = store.open_artifact(manifest.ref()).folder
+    trials: list[dict[str, Any]] = json.loads((folder / "trials.json").read_text(encoding="utf-8"))
+    return trials
+
+
+def _send(client: Any, run: str, metrics: list[Any], params: list[Any], tags: list[Any]) -> None:
     for start in range(0, max(len(metrics), 1), 900):  # MLflow takes 1,000 metrics and 100 params in a batch
-        client.log_batch(run.info.run_id, metrics=metrics[start : start + 900])
+        client.log_batch(run, metrics=metrics[start : start + 900])
     for start in range(0, len(params), 90):
-        client.log_batch(run.info.run_id, params=params[start : start + 90])
-    client.log_batch(run.info.run_id, tags=tags)
-    client.set_terminated(run.info.run_id)
+        client.log_batch(run, params=params[start : start + 90])
+    client.log_batch(run, tags=tags)
+    client.set_terminated(run)
 
 
 def _history(store: Store, manifest: Manifest) -> list[dict[str, Any]]:

@@ -1,10 +1,10 @@
-"""`python -m espalier_training`: trains a candidate (or fetches its base, or prepares its data, with --stage)."""
+"""`python -m espalier_training`: trains a candidate (or its base, its data, its search, by --stage)."""
 
 from __future__ import annotations
 
 from espalier_runtime.main import stage_main
 
-from espalier_training.stages import BASE, PREPARE, TRAIN
+from espalier_training.stages import BASE, PREPARE, TRAIN, TUNE
 
 if __name__ == "__main__":
-    stage_main(TRAIN, BASE, PREPARE)
+    stage_main(TRAIN, TUNE, BASE, PREPARE)

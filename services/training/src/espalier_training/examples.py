@@ -14,9 +14,12 @@ _NOT_TRAINED = (ENCODED_ROW, SCORED_BYTES, TARGET)
 
 
 class Examples:
-    """Lists of tokens and labels by position, read from flat arrays: no Arrow work per example."""
+    """Lists of tokens and labels by position, read from flat arrays: no Arrow work per example.
 
-    def __init__(self, folder: Path) -> None:
+    `share` of them, drawn by `seed`, are there; a smaller share is part of a larger one. `whole` counts all.
+    """
+
+    def __init__(self, folder: Path, *, share: float = 1.0, seed: int = 0) -> None:
         table = read_parts(folder)
         self._columns = {
             name: _flat(table.column(name))
@@ -24,21 +27,27 @@ class Examples:
             # What begins with the prefix is for `decode`, which training never calls.
             if name not in _NOT_TRAINED and not name.startswith(RESERVED_PREFIX)
         }
-        self._count = table.num_rows
-        values = self._columns["input_ids"][0]
-        self.tokens = len(values)
+        self.whole = table.num_rows
+        self._places: np.ndarray | None = None
+        if share < 1:
+            drawn = np.random.default_rng(seed).permutation(self.whole)
+            self._places = np.sort(drawn[: max(1, round(share * self.whole))])
+        self.tokens = sum(self.lengths())
 
     def lengths(self) -> list[int]:
         """Returns the tokens of each example."""
         offsets = self._columns["input_ids"][1]
         assert offsets is not None, "input_ids is a list column"
-        found: list[int] = np.diff(offsets).tolist()
+        lengths = np.diff(offsets)
+        found: list[int] = (lengths if self._places is None else lengths[self._places]).tolist()
         return found
 
     def __len__(self) -> int:
-        return self._count
+        return self.whole if self._places is None else len(self._places)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
+        if self._places is not None:
+            index = int(self._places[index])
         found: dict[str, Any] = {}
         for name, (values, offsets) in self._columns.items():
             found[name] = values[index] if offsets is None else values[offsets[index] : offsets[index + 1]]

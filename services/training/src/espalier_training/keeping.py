@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from espalier_training.engine import Setting, load_weights, save_weights
 
 VALIDATION_LOSS = "eval_loss"
 _BEST = "best-"
+OnValidation = Callable[[int, float], None]  # which validation it is, from 1, and its loss
 
 
 class Clock:
@@ -90,6 +91,31 @@ def validator(setting: Setting, clock: Clock) -> Any:
                 control.should_training_stop = True
 
     return Validator()
+
+
+def listener(on_validation: OnValidation) -> Any:
+    """Returns the callback that passes on each validation loss once, also those that a checkpoint brought along."""
+    from transformers import TrainerCallback
+
+    class Listener(TrainerCallback):
+        """Tells number, from 1, and loss of what it has not told yet."""
+
+        def __init__(self) -> None:
+            self._told = 0
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self._tell(state)
+
+        def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self._tell(state)
+
+        def _tell(self, state: Any) -> None:
+            losses = validations(state.log_history)
+            for number, (_, loss) in enumerate(losses[self._told :], self._told + 1):
+                self._told = number
+                on_validation(number, loss)
+
+    return Listener()
 
 
 def validations(history: Sequence[dict[str, Any]]) -> list[tuple[int, float]]:

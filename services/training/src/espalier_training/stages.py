@@ -1,16 +1,18 @@
-"""The three stages of this service: a base model fetched, a dataset prepared, a candidate trained on Ray Train."""
+"""The stages of this service: a base model fetched, a dataset prepared, a candidate trained or tuned on Ray."""
 
 from __future__ import annotations
 
 import json
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from espalier_runtime.job import Job, Stage
 from espalier_runtime.request import base_choice, base_request, prepare_request
 from espalier_runtime.specs import Spec
+from espalier_sdk.artifacts import ArtifactRef
 from espalier_sdk.errors import SpecError
 
 from espalier_training.checkpoints import bring
@@ -32,23 +34,35 @@ def fetch_base(job: Job) -> dict[str, Any]:
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Trains the candidate that the request names; prepares its data first where nobody has."""
+    """Trains the candidate that the request names on Ray Train; prepares its data first where nobody has."""
     from espalier_training.on_ray import fit
 
-    spec, name = job.spec, job.request.candidate
-    assert name is not None, "a train request names its candidate"
-    dataset, base = job.inputs["dataset"], job.inputs.get("base")
-    request = prepare_request(spec, name, dataset.ref, base.ref if base else None, job.plugins)
-    prepared = job.make(request, prepare)
+    prepared = prepared_for(job)
     job.session.start(job.request.plugins)
-    train_job = make_job(spec, name, job, prepared.ref)
-    where = spec.candidates[name].where
-    if where.from_checkpoint:
+    assert job.request.candidate is not None, "a train request names its candidate"
+    where = job.spec.candidates[job.request.candidate].where
+    return trained(job, prepared, lambda train_job: fit(train_job, where, job))
+
+
+def prepared_for(job: Job) -> ArtifactRef:
+    """Returns the prepared dataset of the candidate that a train request names, made now where nobody has."""
+    assert job.request.candidate is not None, "a train request names its candidate"
+    dataset, base = job.inputs["dataset"], job.inputs.get("base")
+    request = prepare_request(job.spec, job.request.candidate, dataset.ref, base.ref if base else None, job.plugins)
+    return job.make(request, prepare).ref
+
+
+def trained(job: Job, prepared: ArtifactRef, fit: Callable[[TrainJob], dict[str, Any]]) -> dict[str, Any]:
+    """Trains by `fit`, passes its progress on, and leaves what was logged beside the model; returns the metrics."""
+    assert job.request.candidate is not None, "a train request names its candidate"
+    train_job = make_job(job.spec, job.request.candidate, job, prepared)
+    from_checkpoint = job.spec.candidates[job.request.candidate].where.from_checkpoint
+    if from_checkpoint:
         assert train_job.checkpoints, "a stage has a home"
-        bring(Path(where.from_checkpoint), Path(train_job.checkpoints), request=train_job.request)
+        bring(Path(from_checkpoint), Path(train_job.checkpoints), request=train_job.request)
     watch = _Watch(job, job.beside / PROGRESS)
     try:
-        metrics = fit(train_job, where, job)
+        metrics = fit(train_job)
     finally:
         watch.stop()
     for name in ("history", "phases"):
@@ -128,6 +142,15 @@ class _Watch:
             time.sleep(0.2)
 
 
+def search(job: Job) -> dict[str, Any]:
+    """Finds the best values of the candidate that the request names."""
+    from espalier_training.on_tune import run_study
+    from espalier_training.tuning import study
+
+    return study(job, run_study)
+
+
 TRAIN = Stage(name="train", run=run)
+TUNE = Stage(name="tune", run=search)
 BASE = Stage(name="base", run=fetch_base)
 PREPARE = Stage(name="prepare", run=prepare)

@@ -40,7 +40,7 @@ from espalier_training.engine import Setting, engine, put_weights
 from espalier_training.examples import Examples
 from espalier_training.forgetting import Recall
 from espalier_training.job import TrainJob
-from espalier_training.keeping import Clock, agreed, keeper, take_best, validations, validator
+from espalier_training.keeping import Clock, OnValidation, agreed, keeper, listener, take_best, validations, validator
 from espalier_training.memory import PeakMemory
 from espalier_training.rules import Anchors, apply_rules, distances
 from espalier_training.shortage import told_shortage
@@ -52,10 +52,11 @@ if TYPE_CHECKING:
 _TRACED_WEIGHTS = 100_000_000  # how far weights moved is told up to here: it needs a copy of each
 
 
-def train(job: TrainJob, *, out: Path, rank: int = 0) -> dict[str, Any]:
+def train(job: TrainJob, *, out: Path, rank: int = 0, on_validation: OnValidation | None = None) -> dict[str, Any]:
     """Trains one candidate and, on rank 0, writes the model folder; returns what was measured.
 
     Goes on from the newest committed checkpoint of `job.checkpoints`, and removes them when the model is written.
+    `on_validation` hears every validation loss on rank 0, after a resumption those from before it first.
     Keys: steps, train_seconds (optimizer steps only), load_seconds, steps_per_second, tokens_per_second,
     peak_memory_bytes, trainable_parameters, parameters, size_bytes, train_loss, validation_loss, best_step,
     resumed_at, history (what was logged, by step), phases (what was trained when, at which rate, how far it moved),
@@ -77,8 +78,8 @@ def train(job: TrainJob, *, out: Path, rank: int = 0) -> dict[str, Any]:
         recall = _recall(work) if work.base and rank == 0 else None
         sharded = job.zero_stage == 3  # what is in shards cannot be read here
         model, blueprint, parameters = _build(work, job, recall=None if sharded else recall)
-        examples = Examples(work.prepared / "train")
-        steps = _steps(len(examples), job)
+        examples = Examples(work.prepared / "train", share=job.training["train_share"], seed=job.training["seed"])
+        steps = _steps(examples.whole, job)
         phases = plan(parameters, strategy=work.strategy, controls=work.controls, blocks=blueprint.blocks, steps=steps)
         _require_one_end(job, phases)
         require_one_phase(job, phases)
@@ -86,7 +87,7 @@ def train(job: TrainJob, *, out: Path, rank: int = 0) -> dict[str, Any]:
         parts = Parts(model, work.tokenizer, reference=reference, auxiliaries=work.auxiliaries)
         setting = _setting(job, work, parts, examples, phases, parameters, steps)
         loaded = time.perf_counter()
-        ended = _run_phases(setting, phases, folder=folder, rank=rank)
+        ended = _run_phases(setting, phases, folder=folder, rank=rank, on_validation=on_validation)
         best = take_best(setting, model, ended.history, folder=folder)
         if sharded:
             model = _whole(work, job, model, setting.kept, recall=recall)
@@ -144,7 +145,9 @@ class _Ended:
     resumed_at: int | None
 
 
-def _run_phases(setting: Setting, phases: Sequence[Phase], *, folder: Path, rank: int) -> _Ended:
+def _run_phases(
+    setting: Setting, phases: Sequence[Phase], *, folder: Path, rank: int, on_validation: OnValidation | None
+) -> _Ended:
     """Trains phase after phase, each from the checkpoint that the one before committed."""
     resumed = agreed(folder, rank=rank)
     if resumed:
@@ -153,11 +156,12 @@ def _run_phases(setting: Setting, phases: Sequence[Phase], *, folder: Path, rank
     model, peft, steps = setting.parts.model, setting.peft, setting.steps
     per_step = setting.examples.tokens / max(1, len(setting.examples)) * setting.job.training["batch_size"]
     trainer, at = None, resumed
+    heard = [listener(on_validation)] if on_validation and rank == 0 else []
     for phase in phases:
         if at and phase.stop <= at.step:
             continue
         apply_rules(model, phase.rules)
-        callbacks = [guard(), validator(setting, clock), keeper(setting, phase, clock)]
+        callbacks = [guard(), validator(setting, clock), keeper(setting, phase, clock), *heard]
         callbacks += [after_step(peft, steps)] if peft else []
         callbacks += [reporter(setting.job, steps=steps, tokens_per_step=per_step)] if rank == 0 else []
         trainer = engine(setting, phase, out=folder, callbacks=callbacks)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from espalier_sdk.choice import Choice
@@ -29,6 +30,7 @@ from espalier_runtime.specs.feasibility import (
 )
 from espalier_runtime.specs.models import Candidate, Spec
 from espalier_runtime.specs.reading import choices_of, validation_problems
+from espalier_runtime.specs.searching import tune_problems
 
 
 def check_spec(spec: Spec, document: SpecDocument, plugins: Plugins) -> dict[Location, Any]:
@@ -42,6 +44,9 @@ def check_spec(spec: Spec, document: SpecDocument, plugins: Plugins) -> dict[Loc
     for name in spec.candidates:
         _check_candidate(spec, name, document, plugins, found)
     found.spec += answer_problems(spec, _kinds(spec, found.loaded), document)
+    if not (found.spec or found.plugin):
+        for name in spec.candidates:
+            found.spec += tune_problems(spec, name, document, partial(_tried, name, document, plugins, found))
     found.spec += _metric_problems(spec, found.loaded, document)
     found.spec += _serve_problems(spec, found.loaded, document)
     if found.plugin and not found.spec:
@@ -116,12 +121,27 @@ def _kinds(spec: Spec, loaded: dict[Location, Any]) -> dict[str, tuple[HeadKind,
     return found
 
 
+def _tried(name: str, document: SpecDocument, plugins: Plugins, known: _Found, spec: Spec) -> list[Problem]:
+    """Returns what is wrong with one candidate of a derived spec; of the others all is known."""
+    found = _Found(loaded=dict(known.loaded), configs=dict(known.configs))
+    for location, group, choice in choices_of(spec):
+        if location[:2] == ("candidates", name):
+            found.loaded.pop(location, None)
+            _load(location, group, choice, document, plugins, found)
+    _check_candidate(spec, name, document, plugins, found)
+    return found.spec + found.plugin
+
+
 def objective_metric_is_greater_better(spec: Spec, plugins: Plugins) -> bool:
     """Tells the direction of the objective's metric."""
+    return bool(plugins.load_class("espalier.metrics", objective_metric(spec, plugins).name).greater_is_better)
+
+
+def objective_metric(spec: Spec, plugins: Plugins) -> Choice:
+    """Returns the metric of `evaluate.metrics` that reports the objective's value."""
     for choice in spec.evaluate.metrics:
-        metric = plugins.load_class("espalier.metrics", choice.name)
-        if spec.objective.metric in metric.reports:
-            return bool(metric.greater_is_better)
+        if spec.objective.metric in plugins.load_class("espalier.metrics", choice.name).reports:
+            return choice
     raise SpecError(f"no metric reports {spec.objective.metric!r}", field="objective.metric")
 
 

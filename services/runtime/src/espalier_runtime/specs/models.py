@@ -6,10 +6,23 @@ Knows nothing about files, plugins or stages.
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal, Self
 
 from espalier_sdk.choice import Choice
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, GetJsonSchemaHandler, Strict, Tag, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    GetJsonSchemaHandler,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    Strict,
+    Tag,
+    model_serializer,
+    model_validator,
+)
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
@@ -132,6 +145,12 @@ class TrainingSpec(SpecModel):
         ge=1,
         description="Ends after so many validations without a lower loss, and keeps the weights of the lowest.",
     )
+    train_share: Number = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="Share of the train split that is learned from, drawn by `seed`, in as many steps as all of it.",
+    )
     seed: Whole = Field(default=0, ge=0, description="Seed of weights, order and dropout.")
 
 
@@ -167,6 +186,88 @@ class WhereSpec(SpecModel):
     )
 
 
+class RangeSpec(SpecModel):
+    """The values that a search may give one field: exactly one of these."""
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
+    choice: tuple[JsonValue, ...] | None = Field(default=None, min_length=1, description="One of these values.")
+    uniform: tuple[Number, Number] | None = Field(default=None, description="A number from low to high.")
+    log_uniform: tuple[Number, Number] | None = Field(
+        default=None, description="A number from low to high, each order of magnitude as likely as the next."
+    )
+    integer: tuple[Whole, Whole] | None = Field(default=None, description="A whole number from low to high.")
+    log_integer: tuple[Whole, Whole] | None = Field(
+        default=None, description="A whole number from low to high, each order of magnitude as likely as the next."
+    )
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        said = [name for name in type(self).model_fields if getattr(self, name) is not None]
+        if len(said) != 1:
+            raise ValueError(
+                f"needs exactly one of {', '.join(type(self).model_fields)}; has {', '.join(said) or 'none'}"
+            )
+        ends = self.ends
+        if self.choice is None and not ends[0] < ends[1]:
+            raise ValueError(f"{said[0]} {list(ends)}: low must be below high")
+        if said[0].startswith("log_") and ends[0] <= 0:
+            raise ValueError(f"{said[0]} {list(ends)}: both must be above 0")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _said(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in handler(self).items() if value is not None}
+
+    @property
+    def ends(self) -> tuple[Any, ...]:
+        """Returns low and high, or every choice."""
+        return self.choice or self.uniform or self.log_uniform or self.integer or self.log_integer or ()
+
+
+class TuneSpec(SpecModel):
+    """A search for the values with which a candidate does best on validation."""
+
+    space: dict[str, RangeSpec] = Field(
+        min_length=1,
+        description="What is searched: a field of the candidate, such as `training.learning_rate` or "
+        "`peft.config.rank`, and the values that it may have.",
+    )
+    trials: Whole | None = Field(
+        default=None, ge=1, le=10000, description="How many are tried; default: 12, with `grid` all combinations."
+    )
+    sampler: Literal["tpe", "random", "grid"] = Field(
+        default="tpe",
+        description="tpe: learns from the trials before where good values lie; random: does not; grid: every "
+        "combination of choices.",
+    )
+    scheduler: Literal["none", "asha"] = Field(
+        default="none",
+        description="asha: of the trials that came as far, two thirds are stopped early, by their validation loss.",
+    )
+    seeds: Whole = Field(
+        default=1,
+        ge=1,
+        le=100,
+        description="Trainings per trial, from `training.seed` on; the mean of their scores counts.",
+    )
+    seed: Whole = Field(default=0, ge=0, description="Seed of the search itself.")
+
+    @model_validator(mode="after")
+    def _countable(self) -> Self:
+        if self.sampler == "grid" and self.trials is not None:
+            raise ValueError(f"grid tries all {self.count} combinations: remove `trials`, or use another sampler")
+        if self.sampler == "grid" and any(one.choice is None for one in self.space.values()):
+            raise ValueError("grid needs `choice` for every field: a range has no end of values")
+        return self
+
+    @property
+    def count(self) -> int:
+        """Returns how many trials there are."""
+        if self.sampler == "grid":
+            return math.prod(len(one.ends) for one in self.space.values())
+        return self.trials or 12
+
+
 class Candidate(SpecModel):
     """One way of building the model."""
 
@@ -180,6 +281,11 @@ class Candidate(SpecModel):
     auxiliaries: dict[Name, From] = Field(default_factory=dict, description="Other candidates' models that help.")
     competes: Flag = Field(default=True, description="False: built for others to use, not compared or served.")
     training: TrainingSpec = Field(default_factory=TrainingSpec, description="How long and how fast it learns.")
+    tune: TuneSpec | None = Field(default=None, description="A search for its best values, on validation.")
+    learning_curve: tuple[Annotated[Number, Field(gt=0, lt=1)], ...] = Field(
+        default=(),
+        description="Shares of the train split on which it is trained as well, to see what more data would do.",
+    )
     where: WhereSpec = Field(
         default_factory=WhereSpec, description="Where it is trained.", json_schema_extra={Where: True}
     )
