@@ -83,6 +83,21 @@ def test_a_batch_is_padded_to_its_longest_example(tmp_path: Path) -> None:
     assert batch["labels"].tolist() == [1, 0]
 
 
+@pytest.mark.parametrize(("most", "width"), [(None, 3), (2, 3), (6, 6), (32, 8)])
+def test_a_batch_is_as_wide_as_a_multiple_of_eight_where_that_is_allowed(
+    tmp_path: Path, most: int | None, width: int
+) -> None:
+    from transformers import AutoTokenizer
+
+    write_tokenizer(tmp_path)
+    parts = Parts(model=None, tokenizer=AutoTokenizer.from_pretrained(tmp_path), max_tokens=most)  # type: ignore[arg-type]
+    rows = [{"input_ids": [2, 9, 3], "attention_mask": [1, 1, 1], "labels": [-100, 4, -100]}]
+    batch = Supervised(Supervised.Config()).inputs(parts)["data_collator"](rows)
+    assert [batch[name].shape[1] for name in ("input_ids", "attention_mask", "labels")] == [width] * 3
+    assert int(batch["attention_mask"].sum()) == 3
+    assert batch["labels"][0, 3:].tolist() == [-100] * (width - 3)
+
+
 def test_labels_of_tokens_are_padded_with_what_the_loss_leaves_out(tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 

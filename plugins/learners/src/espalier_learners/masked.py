@@ -79,7 +79,7 @@ class Masked:
 
     def inputs(self, parts: Parts) -> Mapping[str, Any]:
         """Returns the collator that masks; DataError where the tokenizer has no mask."""
-        return {"data_collator": MaskTokens(parts.tokenizer, share=self._config.share)}
+        return {"data_collator": MaskTokens(parts.tokenizer, share=self._config.share, most=parts.max_tokens)}
 
 
 def _words(encoded: pa.Table) -> pa.ChunkedArray:

@@ -31,7 +31,7 @@ class MaskTokens:
     `epoch` None stands for held-out text, of which the same is asked whenever it is measured.
     """
 
-    def __init__(self, tokenizer: Tokenizer, *, share: float) -> None:
+    def __init__(self, tokenizer: Tokenizer, *, share: float, most: int | None = None) -> None:
         import numpy as np
 
         if tokenizer.mask_token_id is None:
@@ -44,7 +44,7 @@ class MaskTokens:
         self._mask: int = tokenizer.mask_token_id
         self._special = np.array(sorted(set(tokenizer.all_special_ids)))
         self._ordinary = np.setdiff1d(np.arange(len(tokenizer)), self._special)
-        self._share, self._pad = share, PadToLongest(tokenizer)
+        self._share, self._pad = share, PadToLongest(tokenizer, most=most)
         self.seed = 0
         self.epoch: int | None = None
 

@@ -13,14 +13,19 @@ from espalier_sdk.columns import LABELS
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase as Tokenizer
 
+_STEP = 8
 IGNORED_LABEL = -100  # what torch's cross entropy leaves out
 
 
 class PadToLongest:
-    """Pads tokens as the tokenizer does, and labels that stand one per token with what the loss leaves out."""
+    """Pads tokens as the tokenizer does, and labels that stand one per token with what the loss leaves out.
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
+    Up to `most` tokens a batch is as wide as the next multiple of 8. On a processor each new width costs memory for its
+    kernels, which stay: 250 MiB of 1,450 for a small encoder on texts of 20 to 128 tokens. GPUs multiply these faster.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, *, most: int | None = None) -> None:
+        self._tokenizer, self._most = tokenizer, most or 0
 
     def __call__(self, examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Returns tensors: `(batch, tokens)` for what is per token, `(batch, ...)` for the rest."""
@@ -29,7 +34,9 @@ class PadToLongest:
 
         padded = {*self._tokenizer.model_input_names, "special_tokens_mask"}
         tokens = [{name: value for name, value in one.items() if name in padded} for one in examples]
-        batch = dict(self._tokenizer.pad(tokens, return_tensors="pt"))
+        longest = max(len(one["input_ids"]) for one in tokens)
+        width = max(longest, min(-(-longest // _STEP) * _STEP, self._most))
+        batch = dict(self._tokenizer.pad(tokens, padding="max_length", max_length=width, return_tensors="pt"))
         for name in examples[0].keys() - batch.keys():
             values = [np.asarray(one[name]) for one in examples]
             if name == LABELS and _per_token(values, examples):

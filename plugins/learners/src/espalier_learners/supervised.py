@@ -68,4 +68,4 @@ class Supervised:
 
     def inputs(self, parts: Parts) -> Mapping[str, Any]:
         """Returns a collator that pads each batch to its longest example."""
-        return {"data_collator": PadToLongest(parts.tokenizer)}
+        return {"data_collator": PadToLongest(parts.tokenizer, most=parts.max_tokens)}

@@ -120,6 +120,7 @@ class Parts:
     tokenizer: Tokenizer
     reference: torch.nn.Module | None = None
     auxiliaries: Mapping[str, tuple[torch.nn.Module, Tokenizer]] = field(default_factory=dict)  # opened merged
+    max_tokens: int | None = None  # no batch may be wider; None: no wider than its longest example
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,7 +84,7 @@ def train(job: TrainJob, *, out: Path, rank: int = 0, on_validation: OnValidatio
         _require_one_end(job, phases)
         require_one_phase(job, phases)
         start = _start_weights(model, phases, parameters)
-        parts = Parts(model, work.tokenizer, reference=reference, auxiliaries=work.auxiliaries)
+        parts = Parts(model, work.tokenizer, reference, work.auxiliaries, work.budget.max_tokens)
         setting = _setting(job, work, parts, examples, phases, parameters, steps)
         loaded = time.perf_counter()
         ended = _run_phases(setting, phases, folder=folder, rank=rank, on_validation=on_validation)
