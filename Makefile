@@ -17,7 +17,7 @@ export RAY_USAGE_STATS_ENABLED ?= 0
 export RAY_ENABLE_UV_RUN_RUNTIME_ENV ?= 0
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
-.PHONY: help setup setup-deepspeed run test test-unit test-integration test-full lint generate bench clean lock
+.PHONY: help setup setup-deepspeed run test test-unit test-training test-integration test-full lint generate bench clean lock
 
 help: ## List the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -40,10 +40,15 @@ setup-deepspeed: setup ## DeepSpeed in .venv, for where.zero_stage above 0
 run: setup ## Build, compare and serve the demo: examples/support-triage
 	@$(BIN)/python examples/support-triage/demo.py
 
-test: test-unit test-integration ## All tests
+test: test-unit test-training test-integration ## All tests
+
+UNITS = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 test-unit: setup ## The unit layer alone: seconds, no Ray
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile services plugins tests/architecture
+	$(UNITS) -m 'not trains and not heavy' services plugins tests/architecture
+
+test-training: setup ## The tests that train small models, without Ray
+	$(UNITS) -m 'trains and not heavy' services/training plugins
 
 test-integration: setup ## The tests that need Ray, a server or a browser
 	$(BIN)/python -m pytest tests/integration

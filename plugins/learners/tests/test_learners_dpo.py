@@ -17,6 +17,8 @@ from espalier_sdk.testing.tiny import WORDS, tiny, write_tokenizer
 
 from .asked import Asked, Texts
 
+pytestmark = pytest.mark.trains
+
 ROWS = pa.Table.from_pylist(
     [
         {"prompt": WORDS[place], "chosen": " ".join(WORDS[:3]), "rejected": " ".join(WORDS[5 + place % 3 : 9])}

@@ -16,6 +16,8 @@ from espalier_sdk.testing.tiny import WORDS, tiny, write_tokenizer
 
 from .asked import Asked, Texts
 
+pytestmark = pytest.mark.trains
+
 ROWS = pa.Table.from_pylist(
     [
         {"prompt": WORDS[place], "chosen": " ".join(WORDS[side * 8 : side * 8 + 2 + place % 2]), "label": side == 0}

@@ -16,6 +16,8 @@ from espalier_sdk.testing import check_learner
 from espalier_sdk.testing.tiny import VOCABULARY, WORDS, write_tokenizer
 from pydantic import ValidationError
 
+pytestmark = pytest.mark.trains
+
 ROWS = [{"text": " ".join(WORDS[start : start + 6])} for start in range(0, 12)]
 MASK = 4  # of the kit's tokenizer
 

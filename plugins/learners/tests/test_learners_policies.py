@@ -20,6 +20,8 @@ from espalier_sdk.testing.tiny import tiny, write_tokenizer
 from .asked import Asked, Texts
 from .test_learners_dpo import ROWS
 
+pytestmark = pytest.mark.trains
+
 JUDGE = Head("sequence-classification", outputs=1)
 
 

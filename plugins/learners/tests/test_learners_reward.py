@@ -18,6 +18,8 @@ from pydantic import ValidationError
 from .asked import Asked, Texts
 from .test_learners_dpo import ROWS
 
+pytestmark = pytest.mark.trains
+
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:

@@ -14,6 +14,8 @@ from espalier_sdk.testing.fakes import FakeLearner
 from espalier_sdk.testing.tiny import WORDS, write_base
 from pydantic import ValidationError
 
+pytestmark = pytest.mark.trains
+
 SMALL = {"layers": 2, "hidden_size": 32, "heads": 4, "vocabulary_size": 200, "max_positions": 32}
 FAMILY = {"vocabulary_size": 300}
 HEAD = Head("sequence-classification", outputs=3, problem="single-label")

@@ -11,6 +11,8 @@ from espalier_sdk import Blueprint, DataError, Head, ParameterInfo, Placement, S
 from espalier_sdk.testing import check_peft_method
 from espalier_sdk.testing.tiny import Family, batch, tiny
 
+pytestmark = pytest.mark.trains
+
 HEAD = Head("sequence-classification", outputs=3)
 
 

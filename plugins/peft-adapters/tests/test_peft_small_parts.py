@@ -10,6 +10,8 @@ from espalier_sdk import Blueprint, Head, ParameterInfo, Placement, SpecError
 from espalier_sdk.testing import check_peft_method
 from espalier_sdk.testing.tiny import Family, batch, tiny
 
+pytestmark = pytest.mark.trains
+
 HEAD = Head("sequence-classification", outputs=3)
 
 

@@ -12,6 +12,8 @@ from espalier_sdk import Head, Placement
 from espalier_sdk.testing import check_peft_method
 from espalier_sdk.testing.tiny import batch, one_thread, tiny
 
+pytestmark = pytest.mark.trains
+
 HEAD = Head("sequence-classification", outputs=3)
 CONFIG = {"start_rank": 6, "rank": 4, "targets": ("query", "value"), "dropout": 0, "settled": 0.25}
 STEPS = 8

@@ -13,6 +13,8 @@ from espalier_sdk import DataError, Head, Placement, SpecError
 from espalier_sdk.testing import check_peft_method
 from espalier_sdk.testing.tiny import Family, Tiny, contents, tiny
 
+pytestmark = pytest.mark.trains
+
 HEAD = Head("sequence-classification", outputs=3)
 
 

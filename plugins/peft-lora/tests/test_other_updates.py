@@ -12,6 +12,8 @@ from espalier_sdk import Head, Placement
 from espalier_sdk.testing import check_peft_method
 from espalier_sdk.testing.tiny import tiny
 
+pytestmark = pytest.mark.trains
+
 HEAD = Head("sequence-classification", outputs=3)
 REFUSED = [{"rank": 0}, {"targets": ["no-such-layer"]}]
 

@@ -11,6 +11,8 @@ from espalier_sdk import Blueprint, DataError, Head, Placement, SpecError
 from espalier_sdk.testing import check_peft_method
 from espalier_sdk.testing.tiny import Family, Tiny, batch, tiny, write_base
 
+pytestmark = pytest.mark.trains
+
 CLASSES = Head("sequence-classification", outputs=3)
 METHODS = {"prompt-tuning": PromptTuning, "p-tuning": PTuning, "prefix-tuning": PrefixTuning}
 REFUSED: list[dict[str, Any]] = [{"tokens": 0}, {"tokens": 10_000}, {"hidden_size": 0}]

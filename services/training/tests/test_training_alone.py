@@ -25,6 +25,8 @@ from espalier_training.train import _require_supported, train
 
 from .made import SPEC, WORDS, Made, adapt, content, make, make_dataset, rows
 
+pytestmark = pytest.mark.trains
+
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:

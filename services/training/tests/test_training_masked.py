@@ -16,6 +16,8 @@ from safetensors.torch import load_file
 from .made import TASK, TINY, Made, content, rows, train_alone
 from .test_training_resume import broken
 
+pytestmark = pytest.mark.trains
+
 FILL = {"name": "fill-mask", "config": {"text": "message"}}
 SHORT = {"epochs": 3, "batch_size": 8, "max_tokens": 16, "learning_rate": 0.01}
 SPLITS = {"train": rows(48), "validation": rows(12, start=90), "test": rows(6, start=96)}

@@ -18,6 +18,8 @@ from espalier_training.train import train
 from .made import Made, content, train_alone
 from .test_training_resume import broken
 
+pytestmark = pytest.mark.trains
+
 TASK = {
     "name": "generation",
     "config": {"prompt": "question", "completion": "better", "rejected": "worse", "max_new_tokens": 6},

@@ -28,6 +28,8 @@ from espalier_training.train import train
 from .made import content
 from .test_training_resume import broken
 
+pytestmark = pytest.mark.trains
+
 TASK = {"name": "generation", "config": {"prompt": "question", "completion": "better", "max_new_tokens": 8}}
 SHORT = {"batch_size": 4, "max_tokens": 32, "learning_rate": 0.003, "epochs": 3}
 LORA = {"name": "lora", "config": {"rank": 2, "dropout": 0.0}}

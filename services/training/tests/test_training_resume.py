@@ -20,6 +20,8 @@ from safetensors.torch import load_file
 
 from .made import content, make
 
+pytestmark = pytest.mark.trains
+
 
 class Stopped(Exception):
     """What a killed process would be."""

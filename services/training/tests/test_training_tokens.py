@@ -15,6 +15,8 @@ from espalier_sdk import Choice
 
 from .made import TINY, Made, train_alone
 
+pytestmark = pytest.mark.trains
+
 SCRATCH: dict[str, Any] = {
     "strategy": {"name": "from-scratch", "config": {**TINY, "dropout": 0.0, "max_positions": 64}},
     "training": {"epochs": 6, "batch_size": 8, "max_tokens": 32, "learning_rate": 0.01},

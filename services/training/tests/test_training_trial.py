@@ -24,6 +24,8 @@ from espalier_training.tuning import study
 
 from .made import SPEC, make_dataset, rows
 
+pytestmark = pytest.mark.trains
+
 RATE = "training.learning_rate"
 SCORED = {"value": "macro_f1", "metric": {"name": "f1"}, "engine": {"name": "transformers"}}
 

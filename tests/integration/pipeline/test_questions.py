@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pytest
 from espalier_pipeline import predict, run
 from espalier_pipeline.reading import check
 from espalier_pipeline.view import QuietView
@@ -14,6 +15,7 @@ from espalier_pipeline.view import QuietView
 EXAMPLE = Path(__file__).parents[3] / "examples" / "question-answering"
 
 
+@pytest.mark.heavy
 def test_the_example_is_checked_trained_measured_and_answers_with_pieces_of_the_context(
     ray_session: Any, tmp_path: Path
 ) -> None:

@@ -15,6 +15,7 @@ from espalier_pipeline.view import QuietView
 from espalier_runtime.store import Store
 from espalier_sdk import ArtifactRef
 
+pytestmark = pytest.mark.heavy
 EXAMPLE = Path(__file__).resolve().parents[3] / "examples" / "ticket-effort"
 SMALL = ["candidates.scratch.training.epochs=4", "candidates.lora.training.epochs=2", "evaluate.resamples=200"]
 
