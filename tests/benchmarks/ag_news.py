@@ -3,7 +3,8 @@
     python tests/benchmarks/ag_news.py --data FOLDER/ag_news/train.csv [--seeds 3]
 
 The file has `text,label` rows without a header. Its first 2,000 rows are learned from and its last 1,000 are held out;
-nothing is tuned on them. Prints macro F1 of each candidate and seed, and the means.
+nothing is tuned on them: the sizes of `scratch` were chosen among seven on rows 2,001 to 3,000. Prints macro F1 of
+each candidate and seed, and the means.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ data:
     split: {by: column, column: part}
 candidates:
   scratch:
-    strategy: {name: from-scratch, config: {layers: 2, hidden_size: 128}}
-    training: {epochs: 6, max_tokens: 128}
+    strategy: {name: from-scratch, config: {layers: 1, hidden_size: 128, dropout: 0.3, vocabulary_size: 16000}}
+    training: {epochs: 10, max_tokens: 128}
   full: {strategy: full-finetune, base: minilm, training: {epochs: 2, max_tokens: 128}}
   lora: {strategy: peft, base: minilm, peft: {name: lora, config: {rank: 8}}, training: {epochs: 2, max_tokens: 128}}
 evaluate: {resamples: 200}
