@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import torch
 from espalier_runtime.merging import merged_model
@@ -16,7 +17,7 @@ from espalier_training.examples import Examples
 from espalier_training.train import _Work, train
 from safetensors.torch import load_file
 
-from .made import SPEC, TASK, Made, content, rows, train_alone
+from .made import SPEC, TASK, TINY, Made, content, rows, train_alone
 from .test_training_resume import broken
 
 PLACED = {"name": "lora", "config": {"rank": 2, "placement": "relevance", "calibration_batches": 3}}
@@ -84,3 +85,26 @@ def test_a_training_that_is_broken_off_ends_with_the_same_bytes(
     broken(job, 7, monkeypatch, out=tmp_path / "broken")
     assert train(job, out=tmp_path / "resumed")["resumed_at"] == 6
     assert content(tmp_path / "resumed") == content(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("task", "learner", "family"),
+    [
+        ({"name": "generation", "config": {"text": "message"}}, "causal", "llama"),
+        ({"name": "generation", "config": {"text": "message"}}, "supervised", "llama"),
+        ({"name": "fill-mask", "config": {"text": "message"}}, "masked", "bert"),
+        ({"name": "regression", "config": {"text": "message", "target": "effort"}}, "supervised", "bert"),
+    ],
+)
+def test_ranks_are_placed_for_other_heads_and_learners(
+    tmp_path: Path, task: dict[str, Any], learner: str, family: str
+) -> None:
+    few = rows(16)
+    few = few.append_column("effort", pa.array([float(place % 5) for place in range(16)]))
+    common = {"learner": learner, "training": {"epochs": 1, "batch_size": 8, "max_tokens": 16}}
+    config = {**TINY, "vocabulary_size": 300, "family": family}
+    base = {"strategy": {"name": "from-scratch", "config": config}, **common}
+    placed = {"strategy": "peft", "base": {"from": "base"}, "peft": PLACED, **common}
+    made = train_alone(tmp_path, task, {"train": few, "validation": few}, {"base": base, "placed": placed})["placed"]
+    folder = made.place.store.open_artifact(made.model).folder
+    assert json.loads((folder / "adapter_config.json").read_text())["rank_pattern"]

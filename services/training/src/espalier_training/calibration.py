@@ -43,7 +43,11 @@ def calibration_batches(
             remedy="choose another learner, or options of the method that do not calibrate",
         )
     device = next(parts.model.parameters()).device
-    return [{name: tensor.to(device) for name, tensor in batch.items()} for batch in batches]
+    return [
+        # Some collators add settings of the model's forward pass, such as `use_cache`.
+        {name: value.to(device) if hasattr(value, "to") else value for name, value in batch.items()}
+        for batch in batches
+    ]
 
 
 def injected_parameters(peft: PeftMethod, model: torch.nn.Module, blueprint: Blueprint) -> tuple[ParameterInfo, ...]:
