@@ -59,9 +59,9 @@ def test_the_table_names_the_strongest_head_and_module_of_each_layer() -> None:
 def test_the_checks_are_told_in_words_and_numbers_keep_no_decision() -> None:
     heads, units, shuffled = measuring.sentences(FOUND)
     assert heads.startswith("1 of 4 heads removed: without the most relevant scores move by 80% and 50% of the")
-    assert "without any scores move by 30% and 80% of the decisions stay" in heads
+    assert "without drawn ones scores move by 30% and 80% of the decisions stay" in heads
     assert units.endswith("without the most relevant scores move by 30%, without the least scores move by 1%, "
-                          "without any scores move by 10%")  # fmt: skip
+                          "without drawn ones scores move by 10%")  # fmt: skip
     assert "heads 0.10, units -0.02" in shuffled
 
 

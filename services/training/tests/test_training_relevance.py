@@ -11,8 +11,8 @@ import pytest
 import torch
 from espalier_runtime.store import OpenArtifact
 from espalier_runtime.tables import write_parts
-from espalier_sdk import DataError, Head, SpecError
-from espalier_sdk.heads import blank_batch
+from espalier_sdk import Blueprint, DataError, Head, ParameterInfo, SpecError
+from espalier_sdk.heads import blank_batch, build_model, with_head
 from espalier_sdk.testing.tiny import Family, Tiny, batch, tiny
 from espalier_training.anatomy import Anatomy, dissect
 from espalier_training.attribution import Effect, answers, attribute, remove, shuffle_weights
@@ -129,6 +129,21 @@ def test_blocks_without_attention_are_refused_by_name() -> None:
         block.forward = lambda states, *_, block=block, **__: block.output(block.intermediate(states), states)
     with pytest.raises(DataError, match="blocks of bert cannot be read: block 1 has no attention"):
         dissect(made.model, made.blueprint, blank_batch(HEAD, rows=1, tokens=4))
+
+
+def test_mixtures_of_experts_are_refused_and_not_read_by_their_router() -> None:
+    from transformers import MixtralConfig
+
+    sizes: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "vocab_size": 64}
+    config = MixtralConfig(**sizes, num_attention_heads=4, num_key_value_heads=2, num_local_experts=2, pad_token_id=0)
+    model = build_model(with_head(config, HEAD), HEAD)
+    infos = [
+        ParameterInfo(name, tuple(value.shape), int(".layers." in name), "block" if ".layers." in name else "head")
+        for name, value in model.named_parameters()
+    ]
+    blueprint = Blueprint(config.to_diff_dict(), HEAD, 1, tuple(infos), ())
+    with pytest.raises(DataError, match="blocks of mixtral cannot be read"):
+        dissect(model, blueprint, batch((4, 4)))
 
 
 CANDIDATES = {

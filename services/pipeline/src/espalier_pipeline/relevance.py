@@ -85,7 +85,7 @@ def sentences(found: Mapping[str, Any]) -> list[str]:
         effects = [
             ("the most relevant", one["most"]),
             ("the least", one["least"]),
-            ("any", {name: _mean([effect[name] for effect in drawn]) for name in drawn[0]}),
+            ("drawn ones", {name: _mean([effect[name] for effect in drawn]) for name in drawn[0]}),
         ]
         told = ", ".join(f"without {which} {_effect(effect)}" for which, effect in effects)
         said.append(f"{one['removed']} of {one['of']} {kind} removed: {told}")

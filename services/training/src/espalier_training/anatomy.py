@@ -5,7 +5,7 @@ They are found by what a blueprint says of the weights, and by the order in whic
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import takewhile
@@ -47,7 +47,7 @@ def dissect(model: torch.nn.Module, blueprint: Blueprint, inputs: Mapping[str, t
     """Finds the parts of a model by running it once; DataError where its blocks are built in another way.
 
     In each block, the last linear layer of the attention to run reads the heads, and the last one of all others reads
-    the hidden units of the feed-forward part.
+    the hidden units of the feed-forward part. Both write into the stream between blocks, so they are as wide.
     """
     depths = {
         one.name.removesuffix(".weight"): one.depth
@@ -59,15 +59,18 @@ def dissect(model: torch.nn.Module, blueprint: Blueprint, inputs: Mapping[str, t
         modules.setdefault(clean_name(name), module)  # the outer one, where a method wraps another
     ran = _order(model, {name: modules[name] for name in depths if name in modules}, inputs)
     config: Any = model.config
-    heads = int(getattr(config, "num_attention_heads", 0) or 0)
+    heads, width = (int(getattr(config, name, 0) or 0) for name in ("num_attention_heads", "hidden_size"))
     blocks = []
     for depth in range(1, blueprint.blocks + 1):
-        own = [name for name in ran if depths[name] == depth]
+        widths = {name: wide for name, wide in ran if depths[name] == depth}
+        own = [name for name, _ in ran if depths[name] == depth]
         attention = [name for name in own if _is_attention(name)]
         others = [name for name in own if not _is_attention(name)]
         whole = modules.get(_shared(own))
         if not attention or not others or whole is None or len(set(own)) < len(own):
             raise unread(model, f"block {depth} has no attention and feed-forward part that each run once")
+        if not widths[attention[-1]] == widths[others[-1]] == width:
+            raise unread(model, f"{attention[-1]} or {others[-1]} does not end its part of block {depth}")
         blocks.append(Block(whole, {name: modules[name] for name in own}, modules[attention[-1]], modules[others[-1]]))
     if not blocks or not heads:
         raise unread(model, "it has no blocks with attention heads")
@@ -97,12 +100,19 @@ def hooked(handles: Sequence[Any]) -> Iterator[None]:
 
 def _order(
     model: torch.nn.Module, modules: Mapping[str, torch.nn.Module], inputs: Mapping[str, torch.Tensor]
-) -> list[str]:
-    """Returns the names of modules in the order in which they run."""
+) -> list[tuple[str, int]]:
+    """Returns the names of modules in the order in which they run, with the width of what they give."""
     import torch
 
-    ran: list[str] = []
-    handles = [module.register_forward_hook(lambda *_, name=name: ran.append(name)) for name, module in modules.items()]
+    ran: list[tuple[str, int]] = []
+
+    def note(name: str) -> Callable[..., None]:
+        def noted(_module: Any, _given: Any, output: Any) -> None:
+            ran.append((name, output.shape[-1] if isinstance(output, torch.Tensor) else 0))
+
+        return noted
+
+    handles = [module.register_forward_hook(note(name)) for name, module in modules.items()]
     with hooked(handles), torch.no_grad():
         model(**inputs)
     return ran
