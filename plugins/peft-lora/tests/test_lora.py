@@ -30,11 +30,14 @@ def inject(method: Lora, made: Tiny) -> Any:
         {"dora": True},
         {"start": "pissa", "targets": "all-linear"},
         {"start": "olora", "dora": True},
+        {"placement": "relevance", "rank": 3, "targets": "all-linear", "calibration_batches": 2},
+        {"placement": "relevance", "start": "pissa", "rank_stabilised": True},
     ],
 )
 def test_lora_passes_its_kit(config: dict[str, Any]) -> None:
     refused = [{"rank": 0}, {"alpha": 0}, {"dropout": 1}, {"targets": ["no-such-layer"]}, {"targets": []}]
     refused += [{"start": "loftq"}, {"start": "pissa", "rank": 33}]
+    refused += [{"placement": "relevance", "dora": True}, {"calibration_batches": 2}]
     check_peft_method("lora", config=config, refused=refused)
 
 
@@ -71,6 +74,7 @@ def test_dora_adds_one_length_per_output() -> None:
         ({"dora": True}, {0, 1, 2}, True, False, "disable"),
         ({"start": "pissa"}, {0, 1, 2}, False, False, "copy"),
         ({"start": "olora"}, {0, 1, 2}, False, False, "copy"),
+        ({"placement": "relevance"}, {0, 1, 2}, True, True, "disable"),
     ],
 )
 def test_traits_follow_the_variant(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,11 @@ from espalier_runtime.plugins import Plugins
 from espalier_runtime.request import prepare_request
 from espalier_runtime.specs import Spec
 from espalier_runtime.tables import read_parts
-from espalier_sdk import Choice, PeftTraits, SpecError, TrainingFailed
+from espalier_sdk import Choice, SpecError, TrainingFailed
 from espalier_training.engine import Setting, arguments
 from espalier_training.job import TrainJob
 from espalier_training.prepare import prepare
-from espalier_training.train import _require_supported, train
+from espalier_training.train import train
 
 from .made import SPEC, WORDS, Made, adapt, content, make, make_dataset, rows
 
@@ -243,33 +243,3 @@ def test_the_rate_rises_in_the_warmup_whatever_the_schedule(made: Made, schedule
         plan.step()
     assert rates[:5] == pytest.approx([0, 0.25, 0.5, 0.75, 1.0])
     assert (rates[-1] < 1.0) == (schedule != "constant")
-
-
-@dataclass
-class FakePeft:
-    batches: int = 0
-
-    def traits(self) -> PeftTraits:
-        return PeftTraits(
-            zero_stages=frozenset({0}),
-            heads=frozenset(),
-            identity_at_start=True,
-            mergeable=True,
-            mixes_in_batch=False,
-            calibration_batches=self.batches,
-        )
-
-
-@dataclass
-class FakeWork:
-    """What the refusal looks at."""
-
-    peft: FakePeft
-
-
-def test_what_would_be_left_out_in_silence_is_refused(made: Made) -> None:
-    job = replace(made.job, peft={"name": "other"})
-    with pytest.raises(SpecError) as refused:
-        _require_supported(job, FakeWork(FakePeft(batches=4)))  # type: ignore[arg-type]
-    assert refused.value.problems[0].field == "candidates.scratch.peft"
-    _require_supported(job, FakeWork(FakePeft()))  # type: ignore[arg-type]

@@ -195,7 +195,12 @@ class ModelStrategy(Plugin, Protocol):
 
 
 class PeftMethod(Plugin, Protocol):
-    """Which small part is trained. Token-level outputs and labels must align with `input_ids`."""
+    """Which small part is trained. Token-level outputs and labels must align with `input_ids`.
+
+    `inject` gets as many calibration batches as the traits ask for, labels included, on the model's device; none where
+    the model lies on the meta device, because shapes alone are asked for. One whose shapes depend on them also has
+    `placed(model, *, blueprint)`: what an injected model has, as `parameters` lists it, and no more weights than that.
+    """
 
     def traits(self) -> PeftTraits: ...
     def parameters(self, blueprint: Blueprint) -> tuple[ParameterInfo, ...]:

@@ -124,6 +124,24 @@ def phases(found: Sequence[Mapping[str, Any]]) -> str:
     return _svg(figure)
 
 
+def relevance(found: Mapping[str, Any]) -> str:
+    """Returns the shares of each layer's heads, darker where more, and of layers and hidden units as bars."""
+    layers = found["layers"]
+    shares = [one["heads"] for one in layers]
+    figure, drawn = _figure(0.3 * len(shares[0]) + 5.2, 0.26 * len(layers) + 1.1, columns=(0.3 * len(shares[0]), 2, 2))
+    drawn[0].imshow(shares, cmap="Greens", vmin=0, aspect="auto", origin="lower")
+    drawn[0].set_xticks(range(len(shares[0])), [str(head) for head in range(len(shares[0]))])
+    drawn[0].set_xlabel(f"head; darkest is {max(map(max, shares)):.1%} of all")
+    drawn[0].set_ylabel("layer")
+    for axes, key, label in ((drawn[1], "relevance", "layer, % of all"), (drawn[2], "units", "hidden units, % of all")):
+        axes.barh(range(len(layers)), [100 * one[key] for one in layers], height=0.8, color=_OTHER)
+        axes.set_xlabel(label)
+    for axes in drawn:
+        axes.set_yticks(range(len(layers)), [str(one["layer"]) for one in layers])
+        axes.set_ylim(-0.6, len(layers) - 0.4)
+    return _svg(figure)
+
+
 def trials(found: Mapping[str, Any], *, logarithmic: Collection[str]) -> str | None:
     """Returns a study's scores against the values of each path, one panel each; None where no trial was complete.
 

@@ -105,7 +105,7 @@ def agreement(before: np.ndarray, after: np.ndarray) -> dict[str, float]:
     one, other = _cosines(before), _cosines(after)
     flat = min(one.std(), other.std()) < _FLAT
     return {
-        "rank_correlation": 0.0 if flat else float(np.corrcoef(_ranks(one), _ranks(other))[0, 1]),
+        "rank_correlation": 0.0 if flat else float(np.corrcoef(ranks(one), ranks(other))[0, 1]),
         "correlation": 0.0 if flat else float(np.corrcoef(one, other)[0, 1]),
         "cosine_before": float(one.mean()),
         "cosine_after": float(other.mean()),
@@ -118,7 +118,7 @@ def _cosines(states: np.ndarray) -> np.ndarray:
     return (unit @ unit.T)[np.triu_indices(len(states), k=1)]
 
 
-def _ranks(values: np.ndarray) -> np.ndarray:
+def ranks(values: np.ndarray) -> np.ndarray:
     """Returns ranks from 0; equal values share their mean rank."""
     _, place, count = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(count)

@@ -35,6 +35,7 @@ from espalier_sdk import (
 )
 
 from espalier_training.auxiliaries import open_auxiliaries
+from espalier_training.calibration import calibration_batches, injected_parameters
 from espalier_training.callbacks import after_step, guard, reporter, require_finite_weights
 from espalier_training.engine import Setting, engine, put_weights
 from espalier_training.examples import Examples
@@ -77,8 +78,8 @@ def train(job: TrainJob, *, out: Path, rank: int = 0, on_validation: OnValidatio
         reference = _reference(work, job)
         recall = _recall(work) if work.base and rank == 0 else None
         sharded = job.zero_stage == 3  # what is in shards cannot be read here
-        model, blueprint, parameters = _build(work, job, recall=None if sharded else recall)
         examples = Examples(work.prepared / "train", share=job.training["train_share"], seed=job.training["seed"])
+        model, blueprint, parameters = _build(work, job, examples, recall=None if sharded else recall)
         steps = _steps(examples.whole, job)
         phases = plan(parameters, strategy=work.strategy, controls=work.controls, blocks=blueprint.blocks, steps=steps)
         _require_one_end(job, phases)
@@ -90,7 +91,7 @@ def train(job: TrainJob, *, out: Path, rank: int = 0, on_validation: OnValidatio
         ended = _run_phases(setting, phases, folder=folder, rank=rank, on_validation=on_validation)
         best = take_best(setting, model, ended.history, folder=folder)
         if sharded:
-            model = _whole(work, job, model, setting.kept, recall=recall)
+            model = _whole(work, job, model, setting, recall=recall)
         require_finite_weights(model, ended.step)
         forgetting = recall.after(model) if recall else None
         if rank == 0:
@@ -123,15 +124,15 @@ def train(job: TrainJob, *, out: Path, rank: int = 0, on_validation: OnValidatio
 
 
 def _whole(
-    work: _Work, job: TrainJob, sharded: torch.nn.Module, kept: frozenset[str], *, recall: Recall | None
+    work: _Work, job: TrainJob, sharded: torch.nn.Module, setting: Setting, *, recall: Recall | None
 ) -> torch.nn.Module:
     """Returns the model built once more, with the trained weights from their shards; every worker must call it."""
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
-    weights = gathered(sharded, kept)
+    weights = gathered(sharded, setting.kept)
     unset_hf_deepspeed_config()  # else transformers would shard this one too
-    model, _, _ = _build(work, job, recall=recall)
-    put_weights(model, weights, kept=kept)
+    model, _, _ = _build(work, job, setting.examples, recall=recall)
+    put_weights(model, weights, kept=setting.kept)
     return model
 
 
@@ -275,19 +276,7 @@ class _Work:
 
 def _open(job: TrainJob, scratch: Path) -> _Work:
     require_zero(job)
-    work = _Work(job, scratch)
-    _require_supported(job, work)
-    return work
-
-
-def _require_supported(job: TrainJob, work: _Work) -> None:
-    """Refuses what the plugins ask for and this version would silently leave out."""
-    if work.peft and work.peft.traits().calibration_batches:
-        raise SpecError(
-            f"the PEFT method {(job.peft or {})['name']} calibrates on data before it trains: this version does not",
-            field=f"candidates.{job.candidate}.peft",
-            remedy="choose another initialisation or method",
-        )
+    return _Work(job, scratch)
 
 
 def _reference(work: _Work, job: TrainJob) -> torch.nn.Module | None:
@@ -307,7 +296,7 @@ def _recall(work: _Work) -> Recall:
 
 
 def _build(
-    work: _Work, job: TrainJob, *, recall: Recall | None
+    work: _Work, job: TrainJob, examples: Examples, *, recall: Recall | None
 ) -> tuple[torch.nn.Module, Blueprint, tuple[ParameterInfo, ...]]:
     import transformers
 
@@ -319,8 +308,10 @@ def _build(
         recall.before(model, blueprint)
     parameters = blueprint.parameters
     if work.peft:
-        model = work.peft.inject(model, blueprint=blueprint, placement=placement, calibration=())
-        parameters = (*parameters, *work.peft.parameters(blueprint))
+        parts = Parts(model, work.tokenizer, auxiliaries=work.auxiliaries)
+        batches = calibration_batches(job, work.peft, work.learner, parts, examples)
+        model = work.peft.inject(model, blueprint=blueprint, placement=placement, calibration=batches)
+        parameters = (*parameters, *injected_parameters(work.peft, model, blueprint))
     return model, blueprint, parameters
 
 

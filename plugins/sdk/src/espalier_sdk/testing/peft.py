@@ -51,7 +51,8 @@ def check_peft_method(
     the method promises it; only declared parameters have gradients, and their shapes and count are those of
     `parameters`; optimizer steps move them and nothing else; the state survives save and load, and a resume, bit for
     bit; merged equals adapted within `tolerance`, or the method raises NotMergeable; token-level outputs and labels
-    align with `input_ids`; each config of `refused` is refused, by `Config` or, where it depends on the model, by
+    align with `input_ids`; where shapes are `placed` by calibration they have no more weights than `parameters`, and a
+    second model gets the same; each config of `refused` is refused, by `Config` or, where it depends on the model, by
     `parameters`; so is each model of `refused_families`, of which the method needs something that they lack.
     """
     plugin = check_plugin("espalier.peft_methods", name)
@@ -107,6 +108,13 @@ class _Case:
         injected: torch.nn.Module = self.method.inject(
             model, blueprint=self.made.blueprint, placement=self.method.place(Placement()), calibration=calibration
         )
+        if hasattr(self.method, "placed"):
+            self.declared = self.method.placed(injected, blueprint=self.made.blueprint)
+            asked, budget = (
+                sum(one.count for one in infos)
+                for infos in (self.declared, self.method.parameters(self.made.blueprint))
+            )
+            assert asked <= budget, f"{self.label}: placed() has {asked} weights, parameters() allows {budget}"
         for name, parameter in injected.named_parameters():  # as the training service does it, from the plan
             parameter.requires_grad_(_own_name(name) in self._trained())
         return injected

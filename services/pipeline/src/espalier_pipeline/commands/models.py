@@ -1,4 +1,4 @@
-"""What is done with a candidate beside building it: verify-resume, export."""
+"""What is done with a candidate beside building it: verify-resume, export, relevance."""
 
 from __future__ import annotations
 
@@ -7,12 +7,22 @@ from typing import Annotated, Any
 
 import typer
 
-from espalier_pipeline.commands.printing import Home, Json, Overrides, SpecFile, StoreUri, print_json, print_next, shown
+from espalier_pipeline.commands.printing import (
+    Home,
+    Json,
+    Overrides,
+    SpecFile,
+    StoreUri,
+    command_line,
+    print_json,
+    print_next,
+    shown,
+)
 
 
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
-    for command in (verify_resume, export):
+    for command in (verify_resume, export, relevance):
         app.command()(command)
 
 
@@ -64,6 +74,32 @@ def export(
     else:
         print(shown(folder))
         print_next(f"{_opens(done['head'], shown(folder))} in Python")
+
+
+def relevance(
+    model: Annotated[str, typer.Argument(help="A model: model/name@<hex>.")],
+    data: Annotated[
+        str | None, typer.Option("--data", help="A dataset: dataset/name@<hex>; default: the model's own.")
+    ] = None,
+    rows: Annotated[int, typer.Option("--rows", min=1, help="Rows of the validation split, drawn by seed.")] = 200,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of what is drawn.")] = 0,
+    out: Annotated[Path | None, typer.Option("--out", help="Draw it: a page (.html) or a plot (.svg).")] = None,
+    home: Home = None,
+    store: StoreUri = None,
+    as_json: Json = False,
+) -> None:
+    """Measure which layers, heads and hidden units carry a model's decisions, and check what was measured."""
+    from espalier_pipeline.relevance import draw, require_drawable, table
+    from espalier_pipeline.relevance import relevance as measure
+
+    if out is not None:
+        require_drawable(out)
+    found = measure(model, data=data, rows=rows, seed=seed, home=home, store=store)
+    if out is not None:
+        draw(found, out)
+    print_json(found) if as_json else print(table(found))
+    if not as_json:
+        print_next(command_line("show", model, home=home, store=store) if out is None else f"open {shown(out)}")
 
 
 def _opens(head: dict[str, Any], folder: str) -> str:
