@@ -14,6 +14,8 @@ from espalier_peft_lora.placing import allocate, ranks_in, sensitivity
 from espalier_sdk import Blueprint, DataError, Head, Placement, SpecError
 from espalier_sdk.testing.tiny import Family, batch, tiny
 
+pytestmark = pytest.mark.trains
+
 HEAD = Head("sequence-classification", outputs=3, problem="single-label")
 PLACED = {"placement": "relevance", "targets": "all-linear", "rank": 4}
 

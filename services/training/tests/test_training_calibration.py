@@ -20,6 +20,8 @@ from safetensors.torch import load_file
 from .made import SPEC, TASK, TINY, Made, content, rows, train_alone
 from .test_training_resume import broken
 
+pytestmark = pytest.mark.trains
+
 PLACED = {"name": "lora", "config": {"rank": 2, "placement": "relevance", "calibration_batches": 3}}
 
 

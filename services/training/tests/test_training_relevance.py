@@ -20,6 +20,8 @@ from espalier_training.relevance import own_dataset, rank_correlation, relevance
 
 from .made import SPEC, TASK, TINY, Made, rows, train_alone
 
+pytestmark = pytest.mark.trains
+
 HEAD = Head("sequence-classification", outputs=3, problem="single-label")
 HEADS = 4  # of the tiny models, in each of two blocks
 
