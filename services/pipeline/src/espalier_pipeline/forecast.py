@@ -74,7 +74,7 @@ def render(steps: Sequence[Step]) -> str:
     for step in steps:
         done = "done" if step.ref else step.why
         time = "" if step.ref or step.seconds is None else f"about {tables.seconds(step.seconds)}"
-        memory = f"up to {tables.size(step.memory_bytes)}" if step.memory_bytes and not step.ref else ""
+        memory = f"about {tables.size(step.memory_bytes)}" if step.memory_bytes and not step.ref else ""
         trained = tables.count(step.trainable_parameters) if step.trainable_parameters and not step.ref else ""
         rows.append([step.stage, step.name, done, time, memory, trained])
     making = [step for step in steps if step.stage != "serve"]  # proposing leaves nothing in the store to find again
