@@ -152,7 +152,7 @@ CANDIDATES = {
     "scratch": {
         **SPEC["candidates"]["scratch"],
         "strategy": {"name": "from-scratch", "config": {**TINY, "layers": 2, "heads": 4}},
-        "training": {**SPEC["candidates"]["scratch"]["training"], "epochs": 6},
+        "training": {**SPEC["candidates"]["scratch"]["training"], "epochs": 12},
     },
     "adapted": SPEC["candidates"]["adapted"],
     "prefixed": {**SPEC["candidates"]["adapted"], "peft": {"name": "prefix-tuning", "config": {"tokens": 2}}},
@@ -178,7 +178,7 @@ def test_parts_that_carry_most_are_missed_most(made: dict[str, Made]) -> None:
     found = measure(made["scratch"])
     for kind in ("heads", "units"):
         removal = found["removal"][kind]
-        assert removal["most"]["moved"] > 1.5 * removal["least"]["moved"], kind
+        assert removal["most"]["moved"] > 2 * removal["least"]["moved"], kind
         assert removal["least"]["moved"] < min(one["moved"] for one in removal["drawn"]), kind
     assert (found["removal"]["heads"]["removed"], found["removal"]["heads"]["of"]) == (2, 8)
     assert abs(found["shuffled"]["units"]) < 0.4

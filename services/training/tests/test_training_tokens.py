@@ -136,5 +136,4 @@ def test_answers_are_found_beyond_the_first_window_and_adapted_models_align(tmp_
     for name, one in made.items():
         found = measured(one, "squad", asked(20, seed=2))
         assert found["squad_f1"] > 0.75, f"{name}: {found}"
-        # Padding has its share in the softmax over positions, and batches of training are a little wider.
-        assert loss_of_answers(one) == pytest.approx(one.metrics["validation_loss"], rel=1e-2), name
+        assert loss_of_answers(one) == pytest.approx(one.metrics["validation_loss"], rel=1e-3), name
