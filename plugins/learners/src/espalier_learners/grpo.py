@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from espalier_sdk import Budget, Columns, HeadKind, Parts, PluginConfig
+from espalier_sdk import PluginConfig
 from pydantic import Field
 
-from espalier_learners.questions import REWARD, encode_questions, on_questions, question_columns, question_inputs
+from espalier_learners.questions import Policy, on_questions
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-    from transformers import PreTrainedTokenizerBase as Tokenizer
     from transformers import Trainer, TrainingArguments
 
 
@@ -30,29 +28,16 @@ class GrpoConfig(PluginConfig):
     )
 
 
-class Grpo:
+class Grpo(Policy):
     """Draws several answers to each question and learns from how each is rewarded beside the others.
 
     Trains with TRL's GRPOTrainer (Shao et al. 2024). The reward is another candidate's model.
     """
 
-    contract: ClassVar[int] = 1
     Config: ClassVar[type[GrpoConfig]] = GrpoConfig
-    heads: ClassVar[frozenset[HeadKind]] = frozenset({"causal-lm"})
-    auxiliaries: ClassVar[Mapping[str, HeadKind]] = {REWARD: "sequence-classification"}
-    needs_reference: ClassVar[bool] = True
-    measures_loss: ClassVar[bool] = False
 
     def __init__(self, config: GrpoConfig) -> None:
         self._config = config
-
-    def columns(self, task: Any) -> Columns:
-        """Returns the task's columns; answers may be left out."""
-        return question_columns(task)
-
-    def encode(self, rows: pa.Table, *, task: Any, state: Any, tokenizer: Tokenizer, budget: Budget) -> pa.Table:
-        """Returns one row per question; SpecError where the task asks none."""
-        return encode_questions(rows, task=task, tokenizer=tokenizer, budget=budget)
 
     def trainer(self) -> type[Trainer]:
         """Returns TRL's GRPOTrainer on questions that are encoded already."""
@@ -77,7 +62,3 @@ class Grpo:
             disable_dropout=True,
         )
         return found
-
-    def inputs(self, parts: Parts) -> Mapping[str, Any]:
-        """Returns the reward and the reference."""
-        return question_inputs(parts)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from espalier_sdk import Budget, Columns, DataError, Parts, SpecError
+from espalier_sdk import Budget, Columns, DataError, HeadKind, Parts, SpecError
 from espalier_sdk.columns import ENCODED_ROW
 
 from espalier_learners.prepared import kept_frozen
@@ -31,6 +31,28 @@ _SIGNALS = {
     "completions/clipped_ratio": "answers_cut",
     "frac_reward_zero_std": "questions_without_difference",
 }
+
+
+class Policy:
+    """What all learners of policies share: questions go in, another candidate's model judges the answers."""
+
+    contract: ClassVar[int] = 1
+    heads: ClassVar[frozenset[HeadKind]] = frozenset({"causal-lm"})
+    auxiliaries: ClassVar[Mapping[str, HeadKind]] = {REWARD: "sequence-classification"}
+    needs_reference: ClassVar[bool] = True
+    measures_loss: ClassVar[bool] = False
+
+    def columns(self, task: Any) -> Columns:
+        """Returns the task's columns; answers may be left out."""
+        return question_columns(task)
+
+    def encode(self, rows: pa.Table, *, task: Any, state: Any, tokenizer: Tokenizer, budget: Budget) -> pa.Table:
+        """Returns one row per question; SpecError where the task asks none."""
+        return encode_questions(rows, task=task, tokenizer=tokenizer, budget=budget)
+
+    def inputs(self, parts: Parts) -> Mapping[str, Any]:
+        """Returns the reward and the reference."""
+        return question_inputs(parts)
 
 
 def question_columns(task: Any) -> Columns:
