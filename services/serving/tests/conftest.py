@@ -1,17 +1,46 @@
-"""What the tests of the endpoint share: a fresh database for each."""
+"""What the tests of the endpoint share: a fresh database each; those marked `databases` run on each kind of one."""
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from espalier_serving.database import Database, open_database
+from espalier_serving.testing.postgres import postgres, programs
+from sqlalchemy import create_engine
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "url" in metafunc.fixturenames and metafunc.definition.get_closest_marker("databases"):
+        metafunc.parametrize("url", ["sqlite", "postgres"], indirect=True)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """A server with a template that has the schema, so that a fresh database is a copy."""
+    if programs() is None:
+        pytest.skip("Postgres is not installed: the endpoint is tried on SQLite alone")
+    with tempfile.TemporaryDirectory(prefix="espalier-postgres-") as folder, postgres(Path(folder)) as server:
+        with create_engine(f"{server}/postgres", isolation_level="AUTOCOMMIT").connect() as connection:
+            connection.exec_driver_sql("CREATE DATABASE schema_made")
+        open_database(f"{server}/schema_made").close()
+        yield server
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'endpoint.db'}"
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    if getattr(request, "param", "sqlite") == "sqlite":
+        yield f"sqlite:///{tmp_path / 'endpoint.db'}"
+        return
+    server = request.getfixturevalue("postgres_server")
+    admin = create_engine(f"{server}/postgres", isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        connection.exec_driver_sql("CREATE DATABASE one TEMPLATE schema_made")
+        yield f"{server}/one"
+        connection.exec_driver_sql("DROP DATABASE one WITH (FORCE)")
+    admin.dispose()
 
 
 @pytest.fixture

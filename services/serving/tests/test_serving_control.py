@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import timedelta
 
+import pytest
 from espalier_serving.applications import Status, VariantSpec
 from espalier_serving.control import reconcile
 from espalier_serving.database import Database
@@ -14,6 +15,8 @@ from espalier_serving.ids import now
 from espalier_serving.tables import Audit, Revision, Variant
 from espalier_serving.testing import ready_endpoint
 from sqlalchemy import select, update
+
+pytestmark = pytest.mark.databases
 
 
 class MemoryApplications:

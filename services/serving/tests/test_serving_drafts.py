@@ -13,6 +13,8 @@ from espalier_serving.tables import Variant
 from espalier_serving.testing import model_ref
 from sqlalchemy import update
 
+pytestmark = pytest.mark.databases
+
 SPLIT = {"weights": [50, 50], "coverage": 1.0, "unit": "user", "control": "full"}
 
 

@@ -13,6 +13,8 @@ from espalier_serving.testing import ready_endpoint
 from sqlalchemy import update
 from sqlalchemy.exc import IntegrityError
 
+pytestmark = pytest.mark.databases
+
 
 def draft(database: Database) -> str:
     with database.writing() as session:

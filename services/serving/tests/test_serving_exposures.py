@@ -24,6 +24,8 @@ from espalier_serving.tables import Completion, Exposure, Unit
 from espalier_serving.testing import make_key, ready_endpoint
 from sqlalchemy import func, select
 
+pytestmark = pytest.mark.databases
+
 SERVER = """
 import asyncio, sys
 import uvicorn
@@ -57,13 +59,13 @@ def count(database: Database, table: type) -> int:
         return session.scalar(select(func.count()).select_from(table)) or 0
 
 
-def test_a_commit_is_on_disk_when_it_is_confirmed(database: Database, tmp_path: Path) -> None:
+def test_a_commit_is_on_disk_when_it_is_confirmed(url: str, database: Database) -> None:
     async def work() -> None:
         writer = Writer(database)
         writer.start()
         row = exposure()
         assert await confirmed(writer.commit(row), until=time.monotonic() + 5)
-        other = open_database(f"sqlite:///{tmp_path / 'endpoint.db'}")
+        other = open_database(url)
         with other.reading() as session:
             assert session.get(Exposure, row.request_id) is not None
         await writer.stop()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from datetime import timedelta
 
 import pytest
@@ -15,6 +14,8 @@ from espalier_serving.results import results_of
 from espalier_serving.tables import Experiment, Outcome, Unit
 from espalier_serving.testing import ready_endpoint
 from sqlalchemy import event, select, update
+
+pytestmark = pytest.mark.databases
 
 
 @pytest.fixture
@@ -112,12 +113,11 @@ def test_results_weigh_units_not_outcomes_and_leave_out_late_and_crossed(databas
     assert (arms["control"]["requests"], arms["control"]["answered"]) == (1, 0)
 
 
-def test_a_thousand_outcomes_are_recorded_in_two_seconds(database: Database, experiment: str) -> None:
-
+def test_a_thousand_outcomes_take_some_statements_a_hundred(database: Database, experiment: str) -> None:
     items = [Item("solved", float(number % 2), request_id="r1", key=f"i{number}") for number in range(1000)]
-    begun = time.perf_counter()
+    statements = counted(database)
     assert record_feedback(database, items, key_id="k") == ["recorded"] * 1000
-    assert time.perf_counter() - begun < 2.0
+    assert len(statements) <= 10 * 8, "a statement for each outcome would be a thousand"
 
 
 def test_with_an_endpoint_only_its_own_outcomes_are_known(database: Database, experiment: str) -> None:
@@ -164,7 +164,16 @@ def test_bulk_feedback_reads_nothing_while_it_holds_the_write_lock(database: Dat
     assert statements.count("INSERT") == 3
 
 
+def counted(database: Database) -> list[str]:
+    """Returns a list to which each statement is added from now on."""
+    found: list[str] = []
+    event.listen(database.engine, "before_cursor_execute", lambda _c, _cursor, text, *_: found.append(text))
+    return found
+
+
 def test_units_are_found_by_their_primary_key(database: Database, experiment: str) -> None:
+    if not database.single_writer:
+        pytest.skip("Postgres reads a table of one page whole: its plan tells nothing here")
     queries: list[tuple[str, object]] = []
     event.listen(
         database.engine, "before_cursor_execute", lambda _c, _d, text, values, *_: queries.append((text, values))
@@ -176,12 +185,14 @@ def test_units_are_found_by_their_primary_key(database: Database, experiment: st
     assert any("SEARCH units" in str(row) for row in plan), plan
 
 
-def test_results_of_ten_thousand_outcomes_are_there_in_a_second(database: Database, experiment: str) -> None:
-    for start in range(0, 10_000, 1000):
+def test_results_of_many_outcomes_are_counted_by_the_database(database: Database, experiment: str) -> None:
+    for start in range(0, 2_000, 1000):
         items = [Item("solved", float(number % 2), request_id="r1") for number in range(start, start + 1000)]
         record_feedback(database, items, key_id="k")
-    begun = time.perf_counter()
+    statements = counted(database)
     with database.reading() as session:
         arms = results_of(session, session.get_one(Experiment, experiment))["arms"]
-    assert time.perf_counter() - begun < 1.0
+    aggregates = [text for text in statements if "outcomes" in text]
+    assert len(aggregates) == 1
+    assert "avg" in aggregates[0].lower() or "sum" in aggregates[0].lower()
     assert arms["control"]["metrics"] == {"solved": {"units": 1, "mean": 1.0}}

@@ -11,6 +11,8 @@ from espalier_serving.keys import create_key, has_valid_key, key_id_of, known_ke
 from espalier_serving.tables import Audit, Key
 from sqlalchemy import select
 
+pytestmark = pytest.mark.databases
+
 
 def test_a_key_has_the_form_and_only_its_hash_is_stored(database: Database) -> None:
     with database.writing() as session:

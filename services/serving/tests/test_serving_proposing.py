@@ -15,6 +15,8 @@ from espalier_serving.tables import Audit, Revision, Variant
 from espalier_serving.testing import model_ref
 from sqlalchemy import func, select, update
 
+pytestmark = pytest.mark.databases
+
 SPLIT = {"weights": [50, 50], "coverage": 1.0, "unit": "user", "control": "full", "treatment": "lora"}
 
 

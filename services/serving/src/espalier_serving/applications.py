@@ -108,8 +108,8 @@ def variant_target(variant: VariantSpec, store: str) -> Any:
     return serve.RunTarget(bound, name=application_name(variant.id), route_prefix=None)
 
 
-def static_target(*, database: str, store: str, gateways: int = 1) -> Any:
-    """Returns the application that never changes: the gateways and the one Control."""
+def static_application(*, database: str, store: str, gateways: int) -> Any:
+    """Returns the application that never changes, bound: the gateways and the one Control."""
     from ray import serve
 
     from espalier_serving.control import Control
@@ -133,7 +133,14 @@ def static_target(*, database: str, store: str, gateways: int = 1) -> Any:
         graceful_shutdown_timeout_s=DRAIN_SECONDS,
         graceful_shutdown_wait_loop_s=_DRAIN_STEP_SECONDS,
     )
-    bound = gateway.bind(database, control.bind(database, store))
+    return gateway.bind(database, control.bind(database, store))
+
+
+def static_target(*, database: str, store: str, gateways: int = 1) -> Any:
+    """Returns the application that never changes, as `serve.run_many` takes it."""
+    from ray import serve
+
+    bound = static_application(database=database, store=store, gateways=gateways)
     return serve.RunTarget(bound, name=STATIC, route_prefix="/")
 
 

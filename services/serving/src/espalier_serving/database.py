@@ -99,6 +99,11 @@ def absolute_url(url: str) -> str:
     return parsed.render_as_string(hide_password=False)
 
 
+def is_sqlite(url: str) -> bool:
+    """Returns whether an address names a SQLite file, which one gateway at a time may write."""
+    return _parse(url).get_backend_name() == "sqlite"
+
+
 def _parse(url: str) -> URL:
     if "://" not in url:
         return URL.create("sqlite", database=str(Path(url).absolute()))

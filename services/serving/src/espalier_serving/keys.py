@@ -52,9 +52,22 @@ def create_key(session: Session, *, roles: Sequence[str], actor: str) -> dict[st
     key_id = short_id()
     key = f"esk_{key_id}_{secrets.token_hex(24)}"
     chosen = [role for role in ROLES if role in roles]
-    session.add(Key(id=key_id, sha256=_digest(key), roles=chosen, created_at=now(), revoked_at=None))
-    audit.record(session, actor=actor, action=CREATED, subject=key_id, new={"roles": chosen})
+    _add(session, key_id, key, chosen, actor=actor)
     return {"id": key_id, "key": key, "roles": chosen}
+
+
+def keep_key(session: Session, key: str, *, roles: Sequence[Role], actor: str) -> bool:
+    """Makes a key that was made elsewhere valid, as a chart's Secret holds one; returns False where it is known.
+
+    Raises SpecError for a text that is no key. A key that was revoked stays so.
+    """
+    key_id = key_id_of(key)
+    if key_id is None:
+        raise SpecError("the key has not the shape of one", accepted="esk_<12 hexadecimal digits>_<48 of them>")
+    if session.get(Key, key_id) is not None:
+        return False
+    _add(session, key_id, key, roles, actor=actor)
+    return True
 
 
 def revoke_key(session: Session, key_id: str, *, actor: str) -> None:
@@ -104,6 +117,11 @@ def key_id_of(key: str) -> str | None:
     """Returns the id in a key, or None where the text is no key."""
     match = _KEY.fullmatch(key)
     return match["id"] if match else None
+
+
+def _add(session: Session, key_id: str, key: str, roles: Sequence[Role], *, actor: str) -> None:
+    session.add(Key(id=key_id, sha256=_digest(key), roles=list(roles), created_at=now(), revoked_at=None))
+    audit.record(session, actor=actor, action=CREATED, subject=key_id, new={"roles": list(roles)})
 
 
 def _digest(key: str) -> str:
