@@ -71,7 +71,8 @@ def _own(sizes: FromScratchConfig, tokens: Tokenizer) -> dict[str, Any]:
             "attention_dropout": dropout,
         }
     if sizes.family == "modernbert":  # Warner et al. 2024
-        marks = {"cls_token_id": tokens.cls_token_id, "sep_token_id": tokens.sep_token_id}
+        # The mean of all tokens is read, as its published models do: from few texts a first token learns little.
+        marks = {"cls_token_id": tokens.cls_token_id, "sep_token_id": tokens.sep_token_id, "classifier_pooling": "mean"}
         rates = dict.fromkeys(("embedding_dropout", "mlp_dropout", "attention_dropout", "classifier_dropout"), dropout)
         return common | marks | rates
     rates = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
