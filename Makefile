@@ -74,6 +74,8 @@ lock: | $(UV) ## Resolve again and write requirements.lock (versions and hashes,
 	$(UV) lock
 	$(UV) export --quiet --all-packages --all-groups --all-extras --no-extra deepspeed --no-emit-workspace --no-header \
 	  --format requirements-txt -o requirements.lock
+	for image in core torch; do $(UV) export --quiet --package espalier-platform --no-dev --extra $${image/torch/all} \
+	  --no-emit-workspace --no-header --format requirements-txt -o infra/images/$$image.lock; done
 
 clean: ## Remove the environment and all that runs left in this checkout
 	rm -rf .venv .uv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -73,6 +73,11 @@ def run_child(
     return _document(output, code, module, log)
 
 
+def error_of(exit_code: int, problems: tuple[errors.Problem, ...], *, retryable: bool = False) -> errors.EspalierError:
+    """Returns the error that another process ended with."""
+    return _BY_EXIT_CODE.get(exit_code, errors.EspalierError)(problems=problems, retryable=retryable)
+
+
 def end(child: subprocess.Popen[bytes]) -> None:
     """Ends a child: its input is closed, then it is asked, then it is killed."""
     if child.stdin:
@@ -114,8 +119,7 @@ def _document(output: bytes, code: int, module: str, log: Path) -> dict[str, Any
     if code == 0 and document:
         return document
     if "errors" in document:
-        problems = tuple(errors.Problem(**problem) for problem in document["errors"])
-        raise _BY_EXIT_CODE.get(code, errors.EspalierError)(problems=problems)
+        raise error_of(code, tuple(errors.Problem(**problem) for problem in document["errors"]))
     how = f"signal {-code}" if code < 0 else f"exit code {code}"
     raise errors.ClusterError(
         f"{module} ended with {how} and said no reason",

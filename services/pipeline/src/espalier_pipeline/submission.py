@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import shlex
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -21,11 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from espalier_runtime.plugins import Plugins
-from espalier_runtime.specs import SpecDocument, load_spec
+from espalier_runtime.specs import load_spec
 from espalier_runtime.specs.checking import check_spec
-from espalier_sdk.errors import EXIT_INTERRUPTED, ClusterError, DataError, SpecError, TrainingFailed
+from espalier_sdk.errors import EXIT_INTERRUPTED, ClusterError, SpecError, TrainingFailed
 
 from espalier_pipeline.commands.printing import command_line, print_next
+from espalier_pipeline.packing import pack
 
 PLUGINS = "plugins"
 _ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
@@ -59,7 +59,7 @@ def submit(
         folder = Path(scratch)
         for plugin in plugins:
             _ship(plugin, folder / PLUGINS)
-        _pack(document, folder)
+        pack(document, folder)
         entry = ["python", "-m", "espalier_pipeline.command", "run", document.path.name, "--home", _home(store)]
         entry += ["--store", store] if store else []
         for override in overrides:
@@ -91,49 +91,6 @@ def _home(store: str | None) -> str:
     if store and "://" not in store:
         return str(Path(store).resolve().parent)
     return ".espalier"
-
-
-def _pack(document: SpecDocument, folder: Path) -> None:
-    """Copies the spec and the files that it names by relative path, which is what a job's folder can hold."""
-    root = document.path.parent
-    shutil.copyfile(document.path, folder / document.path.name)
-    for relative in sorted(set(_paths(document.plain()))):
-        if "://" in relative or Path(relative).is_absolute():
-            continue
-        if ".." in Path(relative).parts:
-            raise SpecError(
-                f"path {relative!r} leaves the spec's folder: a job cannot take it along",
-                given=relative,
-                remedy="put the file below the spec, or name it by an address that the cluster reads",
-            )
-        found = sorted(root.glob(relative))
-        if not found:
-            raise DataError(
-                "there is no such file to take along",
-                code="missing_file",
-                file=str(root / relative),
-                given=relative,
-                remedy="correct the path in the spec, or name it by an address that the cluster reads",
-            )
-        for source in found:
-            target = folder / source.relative_to(root)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if source.is_dir():
-                shutil.copytree(source, target, dirs_exist_ok=True)
-            elif source.is_file():
-                shutil.copyfile(source, target)
-
-
-def _paths(node: Any) -> Iterator[str]:
-    if isinstance(node, dict):
-        for key, value in node.items():
-            if key in ("path", "paths"):
-                yield from value if isinstance(value, list) else [str(value)]
-            else:
-                yield from _paths(value)
-    elif isinstance(node, list):
-        for value in node:
-            yield from _paths(value)
 
 
 def _ship(plugin: Path, out: Path) -> None:

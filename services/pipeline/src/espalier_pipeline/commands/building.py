@@ -10,8 +10,10 @@ import typer
 
 from espalier_pipeline.commands.predicting import predict
 from espalier_pipeline.commands.printing import (
+    Context,
     Home,
     Json,
+    Namespace,
     Overrides,
     SpecFile,
     StoreUri,
@@ -155,22 +157,54 @@ def _next(spec: Path, run_id: str, *, proposed: bool, home: Path | None, store: 
 
 def submit(
     spec: SpecFile,
-    address: Annotated[str, typer.Option("--address", help="Dashboard of a running Ray cluster, http://host:8265.")],
+    address: Annotated[
+        str | None, typer.Option("--address", help="Dashboard of a running Ray cluster, http://host:8265.")
+    ] = None,
+    namespace: Namespace = None,
+    context: Context = None,
+    release: Annotated[str | None, typer.Option("--release", help="With -n: the installation, if several.")] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Do not follow the job.")] = False,
     plugin: Annotated[list[Path] | None, typer.Option("--plugin", help="A plugin's folder, shipped with it.")] = None,
     overrides: Overrides = None,
     store: StoreUri = None,
     as_json: Json = False,
 ) -> int:
-    """Run the pipeline as a job of a Ray cluster; Ctrl-C leaves the job running."""
-    from espalier_pipeline.submission import submit as submit_spec
+    """Run the pipeline on a Ray cluster or in a Kubernetes namespace; Ctrl-C leaves it running."""
+    from espalier_sdk.errors import SpecError
 
-    return submit_spec(
+    if (address is None) == (namespace is None):
+        raise SpecError(
+            "submit where to?",
+            field="--address, --namespace",
+            accepted="one of them",
+            remedy="-n NAMESPACE of a cluster with Espalier in it, or --address of a running Ray",
+        )
+    if address is not None:
+        from espalier_pipeline.submission import submit as submit_to_ray
+
+        return submit_to_ray(
+            spec,
+            address=address,
+            detach=detach,
+            plugins=plugin or (),
+            overrides=overrides or (),
+            store=store,
+            as_json=as_json,
+        )
+    if plugin or store:
+        raise SpecError(
+            "in a namespace plugins come with the image, and the store with the installation",
+            field="--plugin" if plugin else "--store",
+            remedy="infra/images/plugins.Dockerfile adds plugins; the chart's values: storage",
+        )
+    from espalier_pipeline.cluster.submitting import submit as submit_to_namespace
+
+    return submit_to_namespace(
         spec,
-        address=address,
+        namespace=str(namespace),
+        context=context,
+        release=release,
         detach=detach,
-        plugins=plugin or (),
         overrides=overrides or (),
-        store=store,
         as_json=as_json,
     )

@@ -12,7 +12,17 @@ from typing import Annotated, Any
 import typer
 from espalier_sdk.errors import SpecError
 
-from espalier_pipeline.commands.printing import Home, Json, StoreUri, command_line, print_json, print_next, shown
+from espalier_pipeline.commands.printing import (
+    Context,
+    Home,
+    Json,
+    Namespace,
+    StoreUri,
+    command_line,
+    print_json,
+    print_next,
+    shown,
+)
 
 # The first is what Ctrl-C sends; a run that was started in the background of a script ignores it.
 _PATIENCE = ((signal.SIGINT, 10.0), (signal.SIGTERM, 5.0))
@@ -34,9 +44,14 @@ def _runs_folder(home: Path | None) -> Path:
 def runs(
     run_id: Annotated[str | None, typer.Argument(help="One run; default: all.")] = None,
     home: Home = None,
+    namespace: Namespace = None,
+    context: Context = None,
     as_json: Json = False,
 ) -> None:
-    """List runs, or tell what one did."""
+    """List runs, or tell what one did; with -n those that were submitted there."""
+    if namespace is not None:
+        _submissions(namespace, context, run_id, as_json=as_json)
+        return
     from espalier_pipeline.records import RunRecord
     from espalier_pipeline.tables import render_run, render_runs
 
@@ -49,6 +64,20 @@ def runs(
     record = RunRecord.load(_runs_folder(home), run_id)
     print_json({**record.data, "state": record.state()}) if as_json else print(render_run(record))
     print_next(_after(record, home))
+
+
+def _submissions(namespace: str, context: str | None, begins: str | None, *, as_json: bool) -> None:
+    from espalier_pipeline.cluster import looking
+    from espalier_pipeline.cluster.access import Cluster
+
+    cluster = Cluster.of_user(namespace, context=context)
+    found = looking.submissions(cluster)
+    if begins is not None:
+        name = looking.find(cluster, begins).name
+        found = [one for one in found if one["job"] == name]
+    print_json(found) if as_json else print(looking.render(found))
+    if found:
+        print_next(command_line("logs", found[0]["job"], "-n", namespace))
 
 
 def _after(record: Any, home: Path | None) -> str:
@@ -121,10 +150,19 @@ def logs(
     stage: Annotated[str | None, typer.Argument(help="One stage, such as train or train-lora.")] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on while the run works.")] = False,
     home: Home = None,
+    namespace: Namespace = None,
+    context: Context = None,
     as_json: Json = False,
-) -> None:
-    """Print the logs of a run's stages."""
+) -> int:
+    """Print the logs of a run's stages; with -n the log of a submission."""
     import json
+
+    if namespace is not None:
+        from espalier_pipeline.cluster import looking
+        from espalier_pipeline.cluster.access import Cluster
+
+        job = looking.find(Cluster.of_user(namespace, context=context), run_id)
+        return looking.print_logs(job, following=follow)
 
     from espalier_pipeline.records import RunRecord
 
@@ -146,6 +184,7 @@ def logs(
             ", ".join(sorted(path.stem for path in record.logs.glob("*.log"))) or "none: every stage was done before"
         )
         raise SpecError(f"run {record.id} has no log of {stage or 'any stage'}", given=stage, accepted=known)
+    return 0
 
 
 def _logs_of(folder: Path, stage: str | None) -> list[Path]:
@@ -154,8 +193,18 @@ def _logs_of(folder: Path, stage: str | None) -> list[Path]:
     return sorted(found, key=lambda path: path.stat().st_mtime)
 
 
-def stop(run_id: RunId, home: Home = None, as_json: Json = False) -> None:
-    """End a run; what was complete is kept and not repeated."""
+def stop(
+    run_id: RunId, home: Home = None, namespace: Namespace = None, context: Context = None, as_json: Json = False
+) -> None:
+    """End a run, or with -n a submission; what was complete is kept and not repeated."""
+    if namespace is not None:
+        from espalier_pipeline.cluster import looking
+        from espalier_pipeline.cluster.access import Cluster
+
+        job = looking.find(Cluster.of_user(namespace, context=context), run_id)
+        looking.stop(job)
+        print_json({"job": job.name, "state": "stopped"}) if as_json else None
+        return
     from espalier_sdk.errors import ClusterError
 
     from espalier_pipeline.records import RunRecord

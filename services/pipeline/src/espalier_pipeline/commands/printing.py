@@ -15,6 +15,8 @@ from espalier_sdk.errors import Problem
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 Home = Annotated[Path | None, typer.Option("--home", help="Folder of runs, store and databases; default: .espalier.")]
 StoreUri = Annotated[str | None, typer.Option("--store", help="Folder or URI of the store; default: HOME/store.")]
+Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="A namespace with Espalier installed in it.")]
+Context = Annotated[str | None, typer.Option("--context", help="With -n: a context of the kubeconfig.")]
 SpecFile = Annotated[Path, typer.Argument(help="The spec file.", show_default=False)]
 Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=V", help="Override a value of the spec.")]
 

@@ -157,6 +157,11 @@ class TrainingSpec(SpecModel):
 class WhereSpec(SpecModel):
     """Where a candidate is trained: workers, their size, how the model is laid over them."""
 
+    pool: Name | None = Field(
+        default=None,
+        description="Pool of the cluster; default: the first with GPUs where some are asked for, else `cpu`. "
+        "On one machine it means nothing.",
+    )
     workers: Whole = Field(default=1, ge=1, le=4096, description="Processes that train together.")
     cpus_per_worker: Number | None = Field(
         default=None, gt=0, description="CPUs each; default: an equal share of a node."

@@ -1,0 +1,189 @@
+"""RayJobs of the driver: made or adopted, followed through their log to the end, and deleted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from espalier_sdk.errors import ClusterError
+
+from espalier_pipeline.cluster.access import Cluster, asking, plain
+from espalier_pipeline.cluster.pending import why_refused, why_waiting
+
+_KIND: dict[str, str] = {"group": "ray.io", "version": "v1", "plural": "rayjobs"}
+_STEP_SECONDS = 2.0
+_GONE_SECONDS = 180.0
+_AWAY_SECONDS = 120.0  # of an API server that does not answer: the driver outlives its restart
+_LAST_LOG_SECONDS = 10.0
+_ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
+
+
+@dataclass(frozen=True)
+class RayJobs:
+    """The RayJobs of a namespace."""
+
+    cluster: Cluster
+
+    def adopt_or_create(self, name: str, manifest: Mapping[str, Any], *, owner: str) -> Watched:
+        """Returns a RayJob that is there already, or makes it; one of an owner that is gone is waited out."""
+        deadline = time.monotonic() + _GONE_SECONDS
+        while (found := self.get(name)) is not None:
+            owners = {one["uid"] for one in found["metadata"].get("ownerReferences", ())}
+            if owner in owners and not found["metadata"].get("deletionTimestamp"):
+                return Watched(self, name)
+            if time.monotonic() > deadline:
+                raise ClusterError(f"RayJob {name} of an earlier submission does not go away", code="leftover")
+            time.sleep(_STEP_SECONDS)
+        with asking(f"RayJob {name}"):
+            self.cluster.custom.create_namespaced_custom_object(
+                namespace=self.cluster.namespace, body=dict(manifest), **_KIND
+            )
+        return Watched(self, name)
+
+    def get(self, name: str) -> dict[str, Any] | None:
+        """Returns a RayJob, or None where there is none; an API server that is away for a while is asked again."""
+        from kubernetes.client import ApiException
+
+        deadline = time.monotonic() + _AWAY_SECONDS
+        while True:
+            try:
+                with asking(f"RayJob {name}"):
+                    found = self.cluster.custom.get_namespaced_custom_object(
+                        namespace=self.cluster.namespace, name=name, **_KIND
+                    )
+                return dict(found)
+            except ClusterError as error:
+                if isinstance(error.__cause__, ApiException) and error.__cause__.status == 404:
+                    return None
+                if not error.retryable or time.monotonic() > deadline:
+                    raise
+            time.sleep(_STEP_SECONDS)
+
+    def delete(self, name: str) -> None:
+        """Lets a RayJob and its pods go; one that is gone already is none to worry about."""
+        from kubernetes.client import ApiException
+
+        try:
+            with asking(f"RayJob {name}"):
+                self.cluster.custom.delete_namespaced_custom_object(
+                    namespace=self.cluster.namespace, name=name, propagation_policy="Background", **_KIND
+                )
+        except ClusterError as error:
+            if not (isinstance(error.__cause__, ApiException) and error.__cause__.status == 404):
+                raise
+
+    def pods(self, ray_cluster: str) -> list[dict[str, Any]]:
+        """Returns the pods of a RayCluster as the API writes them."""
+        with asking(f"pods of {ray_cluster}"):
+            return list(
+                plain(
+                    self.cluster.core.list_namespaced_pod(
+                        self.cluster.namespace, label_selector=f"ray.io/cluster={ray_cluster}"
+                    )
+                )["items"]
+            )
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """Returns the events about an object, the newest first."""
+        with asking(f"events of {name}"):
+            found = plain(
+                self.cluster.core.list_namespaced_event(
+                    self.cluster.namespace, field_selector=f"involvedObject.name={name}"
+                )
+            )["items"]
+        return sorted(found, key=lambda event: str(event.get("lastTimestamp") or event.get("eventTime")), reverse=True)
+
+
+@dataclass
+class Watched:
+    """A RayJob that is followed; `reason` says at its end what the operator knows, or what was seen to be lost."""
+
+    jobs: RayJobs
+    name: str
+    reason: str | None = None
+    _seen: int = 0
+    _told: set[str] = field(default_factory=set)
+    _head: str | None = None
+
+    def follow(self) -> Iterator[str]:
+        """Yields the job's log as it grows, and a sentence on what it waits for, until it ends or is lost."""
+        while True:
+            found = self.jobs.get(self.name)
+            if found is None:
+                self.reason = "its RayJob was deleted"
+                return
+            status = found.get("status") or {}
+            stage, ended = status.get("jobDeploymentStatus", ""), status.get("jobStatus") in _ENDED
+            if stage == "Running" or ended:
+                yield from self._log(status)
+            elif stage in ("", "Initializing", "Waiting", "New"):
+                yield from self._waiting(status)
+            if ended or stage in ("Complete", "Failed"):
+                self.reason = status.get("message") or status.get("reason")
+                yield from self._rest(status)
+                return
+            if self._lost(status):
+                self.reason = "its head pod was lost"
+                return
+            time.sleep(_STEP_SECONDS)
+
+    def _waiting(self, status: Mapping[str, Any]) -> Iterator[str]:
+        cluster = status.get("rayClusterName")
+        sentences = [why_refused(self.jobs.events(self.name))]
+        if cluster:
+            sentences += [why_refused(self.jobs.events(cluster))]
+            for pod in self.jobs.pods(cluster):
+                sentences.append(why_waiting(pod, self.jobs.events(pod["metadata"]["name"])))
+        for sentence in sentences:
+            if sentence and sentence not in self._told:
+                self._told.add(sentence)
+                yield f"  {sentence}\n"
+
+    def _log(self, status: Mapping[str, Any]) -> Iterator[str]:
+        text = self._read(status)
+        if len(text) > self._seen:
+            yield text[self._seen :]
+            self._seen = len(text)
+
+    def _rest(self, status: Mapping[str, Any]) -> Iterator[str]:
+        """Yields what is left of the log of a job that has ended, while its head still answers."""
+        deadline = time.monotonic() + _LAST_LOG_SECONDS
+        quiet = False
+        while not quiet and time.monotonic() < deadline:
+            before = self._seen
+            yield from self._log(status)
+            quiet = self._seen == before
+            time.sleep(0.5)
+
+    def _read(self, status: Mapping[str, Any]) -> str:
+        """Returns the log so far by Ray's Jobs API; empty while the head does not answer."""
+        from ray.job_submission import JobSubmissionClient
+
+        cluster, job = status.get("rayClusterName"), status.get("jobId")
+        if not cluster or not job:
+            return ""
+        try:
+            client = JobSubmissionClient(f"http://{cluster}-head-svc.{self.jobs.cluster.namespace}.svc:8265")
+            return str(client.get_job_logs(job))
+        except (OSError, RuntimeError, ValueError):
+            return ""
+
+    def _lost(self, status: Mapping[str, Any]) -> bool:
+        """Tells whether the pod that the job ran in is gone or another: the operator would wait on."""
+        cluster = status.get("rayClusterName")
+        if not cluster or status.get("jobDeploymentStatus") != "Running":
+            return False
+        heads = [one for one in self.jobs.pods(cluster) if one["metadata"]["labels"].get("ray.io/node-type") == "head"]
+        marks = sorted(_mark(one) for one in heads if "deletionTimestamp" not in one["metadata"])
+        if self._head is None:
+            self._head = marks[0] if marks else None
+            return False
+        return self._head not in marks
+
+
+def _mark(pod: Mapping[str, Any]) -> str:
+    """Returns what changes when the pod is another, or its container was started again."""
+    restarts = sum(one.get("restartCount", 0) for one in pod.get("status", {}).get("containerStatuses") or ())
+    return f"{pod['metadata']['uid']} {restarts}"
