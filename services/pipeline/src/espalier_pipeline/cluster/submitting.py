@@ -150,7 +150,7 @@ class Job:
         pod = self._running_pod()
         size = file.stat().st_size
         command = ["python", "-m", "espalier_pipeline.cluster.receive", self.name, sha256, str(size)]
-        answered = _exec(self.cluster, pod, command, file)
+        answered = run_in_pod(self.cluster, pod, command, stdin=file)
         if RECEIVED not in answered.splitlines():
             raise ClusterError(
                 f"the driver's pod did not take the files: {answered.strip()[-300:] or 'it said nothing'}",
@@ -292,8 +292,10 @@ def ended(job: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _exec(cluster: Cluster, pod: str, command: Sequence[str], file: Path) -> str:
-    """Runs a command in the driver's container, sends it a file, and returns all that it printed."""
+def run_in_pod(
+    cluster: Cluster, pod: str, command: Sequence[str], *, container: str = _CONTAINER, stdin: Path | None = None
+) -> str:
+    """Runs a command in a container, sends it a file, and returns all that it printed."""
     from kubernetes.stream import stream
 
     with asking(f"pod {pod}"):
@@ -301,22 +303,23 @@ def _exec(cluster: Cluster, pod: str, command: Sequence[str], file: Path) -> str
             cluster.core.connect_get_namespaced_pod_exec,
             pod,
             cluster.namespace,
-            container=_CONTAINER,
+            container=container,
             command=list(command),
-            stdin=True,
+            stdin=stdin is not None,
             stdout=True,
             stderr=True,
             tty=False,
             binary=True,
             _preload_content=False,
         )
+        if stdin is not None:
+            with stdin.open("rb") as content:
+                while chunk := content.read(_CHUNK):
+                    channel.write_stdin(chunk)
         told = b""
-        with file.open("rb") as content:
-            while chunk := content.read(_CHUNK):
-                channel.write_stdin(chunk)
         while channel.is_open():
             channel.update(timeout=1)
-            told += (channel.read_stdout() if channel.peek_stdout() else b"") or b""
-            told += (channel.read_stderr() if channel.peek_stderr() else b"") or b""
+            told += channel.read_stdout() if channel.peek_stdout() else b""
+            told += channel.read_stderr() if channel.peek_stderr() else b""
         channel.close()
     return told.decode("utf-8", errors="replace")

@@ -8,7 +8,16 @@ from typing import Annotated
 
 import typer
 
-from espalier_pipeline.commands.printing import Home, Json, StoreUri, print_json, print_next, shown
+from espalier_pipeline.commands.printing import (
+    Context,
+    Home,
+    Json,
+    Namespace,
+    StoreUri,
+    print_json,
+    print_next,
+    shown,
+)
 
 plugins = typer.Typer(help="List, show, make and check plugins.", no_args_is_help=True)
 store = typer.Typer(help="Verify and sweep the store.", no_args_is_help=True)
@@ -138,11 +147,16 @@ def store_gc(
     )
 
 
-def doctor(home: Home = None, as_json: Json = False) -> int:
-    """Look at this machine and say what would not work, each line with its remedy."""
-    from espalier_pipeline.doctor import examine
+def doctor(home: Home = None, namespace: Namespace = None, context: Context = None, as_json: Json = False) -> int:
+    """Look at this machine, or with -n at a namespace, and say what would not work, each line with its remedy."""
+    if namespace is not None:
+        from espalier_pipeline.cluster.examining import examine as examine_namespace
 
-    findings = examine(home)
+        findings = examine_namespace(namespace, context=context)
+    else:
+        from espalier_pipeline.doctor import examine
+
+        findings = examine(home)
     if as_json:
         print_json(findings)
     else:
