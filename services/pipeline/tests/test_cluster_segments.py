@@ -21,11 +21,11 @@ candidates:
   policy: {strategy: full-finetune, base: {from: large}, where: {workers: 2, gpus_per_worker: 1}}
   other: {strategy: full-finetune, base: minilm, where: {pool: spare, workers: 2}}
 """
-CLUSTER = {"headGroupSpec": {}, "workerGroupSpecs": [{"groupName": "workers", "replicas": 4}]}
+CLUSTER = {"headGroupSpec": {}, "workerGroupSpecs": [{"groupName": "workers", "replicas": 2, "maxReplicas": 2}]}
 POOLS = {
     "cpu": {"gpus": 0, "rayClusterSpec": {"headGroupSpec": {}}},
-    "a100": {"gpus": 2, "workers": 2, "rayClusterSpec": CLUSTER},
-    "spare": {"gpus": 0, "workers": 2, "rayClusterSpec": CLUSTER},
+    "a100": {"gpus": 2, "rayClusterSpec": CLUSTER},
+    "spare": {"gpus": 0, "rayClusterSpec": CLUSTER},
 }
 SETTINGS = {"release": "e", "preRunningDeadlineSeconds": 600, "labels": {"app.kubernetes.io/part-of": "espalier"}}
 OWNER = {"kind": "Job", "name": "j", "uid": "u-1"}
@@ -80,18 +80,18 @@ def test_more_workers_than_a_pool_has_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_ray_job_starts_its_segment_with_the_workers_that_the_spec_asks_for() -> None:
-    segment = Segment("c-large", "a100", ("--only", "train", "--candidate", "large"), workers=2)
+    segment = Segment("c-large", "a100", ("--only", "train", "--candidate", "large"), workers=1)
     made = ray_job("triage-0123456789", segment, 1, installation=installation(), owner=OWNER, sha256="ab")
     assert made["metadata"]["name"] == "triage-0123456789-c-large-r1"
     assert made["metadata"]["ownerReferences"] == [OWNER]
     assert made["metadata"]["labels"]["espalier.dev/submission"] == "triage-0123456789"
     (group,) = made["spec"]["rayClusterSpec"]["workerGroupSpecs"]
-    assert (group["replicas"], group["minReplicas"], group["maxReplicas"]) == (2, 2, 2)
+    assert (group["replicas"], group["minReplicas"], group["maxReplicas"]) == (1, 1, 1)
     assert made["spec"]["entrypoint"] == (
         "python -m espalier_pipeline.cluster.segment triage-0123456789 ab u-1 c-large --only train --candidate large"
     )
     assert (made["spec"]["submissionMode"], made["spec"]["backoffLimit"]) == ("HTTPMode", 0)
-    assert POOLS["a100"]["rayClusterSpec"]["workerGroupSpecs"][0]["replicas"] == 4  # type: ignore[index]
+    assert POOLS["a100"]["rayClusterSpec"]["workerGroupSpecs"][0]["replicas"] == 2  # type: ignore[index]
 
 
 def test_names_stay_within_what_kuberay_takes() -> None:

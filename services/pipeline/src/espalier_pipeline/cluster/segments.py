@@ -139,12 +139,13 @@ def _training(spec: Spec, name: str, pool: str, installation: Installation) -> S
     where, settings = spec.candidates[name].where, installation.pools[pool]
     per_pod = settings.get("gpus", 0) or 1
     workers = math.ceil(where.workers * (where.gpus_per_worker or 1) / per_pod)
-    if workers > (most := settings.get("workers", workers)):
+    most = sum(group["maxReplicas"] for group in settings["rayClusterSpec"].get("workerGroupSpecs") or ())
+    if workers > most:
         raise SpecError(
             f"candidate {name} needs {workers} pods of pool {pool}, which has {most}",
             code="pool_too_small",
             field=f"candidates.{name}.where.workers",
             given=where.workers,
-            remedy="ask for fewer workers, or raise pools.{pool}.workers in the chart's values".replace("{pool}", pool),
+            remedy=f"ask for fewer workers, or raise pools.{pool}.workers in the chart's values",
         )
     return Segment(f"c-{name}", pool, ("--only", "train", "--candidate", name), workers)
