@@ -17,7 +17,7 @@ export RAY_USAGE_STATS_ENABLED ?= 0
 export RAY_ENABLE_UV_RUN_RUNTIME_ENV ?= 0
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
-.PHONY: help setup setup-deepspeed run test test-unit test-training test-integration test-full lint generate bench clean lock
+.PHONY: help setup setup-deepspeed run test test-unit test-training test-integration test-full e2e lint generate bench clean lock
 
 help: ## List the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -55,6 +55,9 @@ test-integration: setup ## The tests that need Ray, a server or a browser
 
 test-full: test setup-deepspeed ## All tests, and those that take minutes or need DeepSpeed, which stays in .venv
 	$(BIN)/python -m pytest -m heavy tests/integration
+
+e2e: setup ## The whole story on a cluster, `make e2e KUBECONFIG=...`: HELM, KUBECTL, E2E_NAMESPACE, E2E_VALUES are optional
+	$(BIN)/python -m pytest -s -x --timeout 3600 tests/e2e
 
 lint: setup ## Style, types, and the arrows between distributions
 	$(BIN)/ruff check .

@@ -19,7 +19,7 @@ from espalier_sdk.errors import ClusterError, DataError
 IDENTITY, UID = "triage-0123456789", "u-1"
 INSTALLATION = Installation(
     driver={"spec": {"containers": [{"name": "driver", "image": "espalier/core:0.1.0"}]}},
-    pools={"cpu": {"rayClusterSpec": {"headGroupSpec": {}}}},
+    pools={"cpu": {"rayClusterSpec": {"headGroupSpec": {"template": {}}}}},
     settings={"release": "e", "preRunningDeadlineSeconds": 600, "retries": 2},
 )
 DONE = {"exit_code": 0, "retryable": False, "result": {"run": "1"}}

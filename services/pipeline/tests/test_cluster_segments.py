@@ -21,7 +21,8 @@ candidates:
   policy: {strategy: full-finetune, base: {from: large}, where: {workers: 2, gpus_per_worker: 1}}
   other: {strategy: full-finetune, base: minilm, where: {pool: spare, workers: 2}}
 """
-CLUSTER = {"headGroupSpec": {}, "workerGroupSpecs": [{"groupName": "workers", "replicas": 2, "maxReplicas": 2}]}
+GROUP = {"groupName": "workers", "replicas": 2, "maxReplicas": 2, "template": {"spec": {}}}
+CLUSTER = {"headGroupSpec": {"template": {"spec": {}}}, "workerGroupSpecs": [GROUP]}
 POOLS = {
     "cpu": {"gpus": 0, "rayClusterSpec": {"headGroupSpec": {}}},
     "a100": {"gpus": 2, "rayClusterSpec": CLUSTER},
@@ -84,7 +85,9 @@ def test_a_ray_job_starts_its_segment_with_the_workers_that_the_spec_asks_for() 
     made = ray_job("triage-0123456789", segment, 1, installation=installation(), owner=OWNER, sha256="ab")
     assert made["metadata"]["name"] == "triage-0123456789-c-large-r1"
     assert made["metadata"]["ownerReferences"] == [OWNER]
-    assert made["metadata"]["labels"]["espalier.dev/submission"] == "triage-0123456789"
+    head = made["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]
+    for labelled in (made, head, made["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]["template"]):
+        assert labelled["metadata"]["labels"]["espalier.dev/submission"] == "triage-0123456789"
     (group,) = made["spec"]["rayClusterSpec"]["workerGroupSpecs"]
     assert (group["replicas"], group["minReplicas"], group["maxReplicas"]) == (1, 1, 1)
     assert made["spec"]["entrypoint"] == (

@@ -110,10 +110,13 @@ def ray_job(
     """Returns the RayJob of a segment, owned by the driver's Job."""
     pool, settings = installation.pools[segment.pool], installation.settings
     cluster = copy.deepcopy(dict(pool["rayClusterSpec"]))
-    for group in cluster.get("workerGroupSpecs") or ():
-        group.update(dict.fromkeys(("replicas", "minReplicas", "maxReplicas"), segment.workers))
-    command = ["python", "-m", "espalier_pipeline.cluster.segment", identity, sha256, str(owner["uid"]), segment.name]
     labels = {**settings.get("labels", {}), LABEL: identity, "espalier.dev/segment": segment.name}
+    groups = cluster.get("workerGroupSpecs") or ()
+    for group in groups:
+        group.update(dict.fromkeys(("replicas", "minReplicas", "maxReplicas"), segment.workers))
+    for group in (cluster["headGroupSpec"], *groups):
+        group["template"].setdefault("metadata", {}).setdefault("labels", {}).update(labels)
+    command = ["python", "-m", "espalier_pipeline.cluster.segment", identity, sha256, str(owner["uid"]), segment.name]
     return {
         "apiVersion": "ray.io/v1",
         "kind": "RayJob",
