@@ -92,6 +92,13 @@ class Chart:
         objects = YAML(typ="safe", pure=True).load_all(out)
         return str(next(one["text"] for one in objects if one and one["kind"] == "Notes"))
 
+    def upgraded(self, kubeconfig: Path) -> Objects:
+        """Renders beside a cluster, which `lookup` asks for what an earlier installation made."""
+        more = ("--dry-run=server", "--disable-openapi-validation", "--kubeconfig", str(kubeconfig))
+        code, out, err = _run("{}", None, "espalier", KNOWN, CHART, *more)
+        assert code == 0, err
+        return Objects([one for one in YAML(typ="safe", pure=True).load_all(out) if one])
+
     def lint(self, ci: str | None) -> str:
         """Returns what `helm lint --strict` says."""
         more = ["--values", str(CHART / "ci" / f"{ci}-values.yaml")] if ci else []
@@ -107,8 +114,10 @@ def _template(
     return _run(values, ci, name, known, CHART)
 
 
-def _run(values: str, ci: str | None, name: str, known: tuple[str, ...], folder: Path) -> tuple[int, str, str]:
-    command = [*HELM, "template", name, str(folder), "--namespace", "models", "--kube-version", KUBERNETES]
+def _run(
+    values: str, ci: str | None, name: str, known: tuple[str, ...], folder: Path, *more: str
+) -> tuple[int, str, str]:
+    command = [*HELM, "template", name, str(folder), "--namespace", "models", "--kube-version", KUBERNETES, *more]
     command += [word for one in known for word in ("--api-versions", one)]
     if ci:
         command += ["--values", str(CHART / "ci" / f"{ci}-values.yaml")]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import tomllib
 from pathlib import Path
 
@@ -31,3 +33,10 @@ def test_chart_and_platform_have_one_version():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     chart = YAML(typ="safe").load((CHART / "Chart.yaml").read_text(encoding="utf-8"))
     assert chart["appVersion"] == project["version"]
+
+
+def test_a_release_fits_its_secret(chart, ci):
+    files = [path.read_bytes() for path in CHART.rglob("*") if path.is_file() and path.parent.name != "ci"]
+    manifest = str(chart(ci=ci).all).encode()
+    kept = base64.b64encode(gzip.compress(base64.b64encode(b"".join(files)) + manifest))  # as Helm keeps it, about
+    assert len(kept) < 400_000  # Kubernetes takes 1 MiB
