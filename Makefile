@@ -17,7 +17,8 @@ export RAY_USAGE_STATS_ENABLED ?= 0
 export RAY_ENABLE_UV_RUN_RUNTIME_ENV ?= 0
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
-.PHONY: help setup setup-deepspeed run test test-unit test-training test-integration test-full e2e lint generate bench clean lock
+.PHONY: help setup setup-deepspeed run test test-unit test-training test-charts test-integration test-full e2e lint generate \
+  bench clean lock
 
 help: ## List the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -40,7 +41,7 @@ setup-deepspeed: setup ## DeepSpeed in .venv, for where.zero_stage above 0
 run: setup ## Build, compare and serve the demo: examples/support-triage
 	@$(BIN)/python examples/support-triage/demo.py
 
-test: test-unit test-training test-integration ## All tests
+test: test-unit test-training test-charts test-integration ## All tests
 
 UNITS = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
@@ -49,6 +50,9 @@ test-unit: setup ## The unit layer alone: seconds, no Ray
 
 test-training: setup ## The tests that train small models, without Ray
 	$(UNITS) -m 'trains and not heavy' services/training plugins
+
+test-charts: setup ## The chart, rendered by helm: `HELM`, else helm on PATH, else skipped
+	$(BIN)/python -m pytest tests/charts -rs
 
 test-integration: setup ## The tests that need Ray, a server or a browser
 	$(BIN)/python -m pytest tests/integration
@@ -65,9 +69,11 @@ lint: setup ## Style, types, and the arrows between distributions
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python docs/generate.py --check
+	$(BIN)/python charts/generate.py --check
 
 generate: setup ## Write the generated references and tables again
 	$(BIN)/python docs/generate.py
+	$(BIN)/python charts/generate.py
 
 bench: setup ## Benchmarks: ratios against named peers, each in one run
 	$(BIN)/python tests/benchmarks/training_overhead.py
