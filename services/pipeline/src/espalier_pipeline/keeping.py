@@ -6,14 +6,17 @@ import time
 from pathlib import Path
 from typing import Any
 
+from espalier_runtime import shelf
 from espalier_runtime.store import Store
 from espalier_sdk.artifacts import ArtifactRef
 
 from espalier_pipeline.children import run_child
+from espalier_pipeline.packing import SUBMISSIONS
 from espalier_pipeline.places import DATABASE_VARIABLE, Places
 from espalier_pipeline.records import RunRecord
 
 _LEASE_SECONDS = 300.0
+_SUBMITTED_SECONDS = 7 * 24 * 3600.0  # a driver's Job is kept as long, and may be followed and submitted again
 
 
 def verify(*, home: Path | None = None, store: str | None = None, remove_damaged: bool = False) -> list[dict[str, Any]]:
@@ -40,7 +43,7 @@ def collect(
     """Removes attempts without a fresh heartbeat; with `unused`, also artifacts of that age that nothing names.
 
     Kept are those that a run record, the endpoint database or an attempt at work names, all that they were made of,
-    and what is damaged: `store verify` judges that.
+    and what is damaged: `store verify` judges that. What was submitted to a cluster goes a week after its last sign.
     """
     places = Places.of(home=home, store=store)
     opened = Store.open(places.store)
@@ -54,6 +57,9 @@ def collect(
     for attempt in list(opened.abandoned(older_than_seconds=age_seconds)):
         swept["attempts"].append(attempt)
         swept["bytes"] += opened.attempt_size(attempt) if dry_run else opened.discard(attempt)
+    swept["submissions"] = shelf.left_alone(opened, SUBMISSIONS, seconds=max(age_seconds, _SUBMITTED_SECONDS))
+    for folder in swept["submissions"] if not dry_run else ():
+        shelf.remove(opened, folder)
     return swept
 
 

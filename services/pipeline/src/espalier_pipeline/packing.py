@@ -14,6 +14,7 @@ from typing import IO, Any
 from espalier_runtime.specs import SpecDocument
 from espalier_sdk.errors import DataError, SpecError
 
+SUBMISSIONS = "submissions"  # the folder of a store in which a cluster keeps what was sent
 REQUEST = "submission.json"  # beside the spec: its name, overrides, and the plugins that it was checked with
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 import uuid
 from collections.abc import Iterable
 from pathlib import Path
@@ -55,6 +56,22 @@ def fetch(store: Store, relative: str, target: Path, *, sha256: str) -> bool:
             digest.update(chunk)
             file.write(chunk)
     return digest.hexdigest() == sha256
+
+
+def left_alone(store: Store, relative: str, *, seconds: float) -> list[str]:
+    """Returns the folders in a folder of which no file has changed for some seconds."""
+    newest: dict[str, float] = {}
+    prefix = store._path(relative) + "/"
+    for info in store._list(relative, recursive=True):
+        if info.is_file and info.mtime is not None:
+            name = info.path.removeprefix(prefix).partition("/")[0]
+            newest[name] = max(newest.get(name, 0.0), info.mtime.timestamp())
+    return sorted(f"{relative}/{name}" for name, at in newest.items() if time.time() - at > seconds)
+
+
+def remove(store: Store, relative: str) -> None:
+    """Removes a folder."""
+    store._delete(relative)
 
 
 def check_bytes(chunks: Iterable[bytes], *, sha256: str) -> Iterable[bytes]:

@@ -15,6 +15,7 @@ from espalier_runtime.specs.reading import candidate_order
 from espalier_sdk.errors import SpecError
 
 from espalier_pipeline.cluster.access import Installation
+from espalier_pipeline.packing import SUBMISSIONS
 
 CPU_POOL = "cpu"
 LABEL = "espalier.dev/submission"
@@ -96,12 +97,12 @@ def identity_of(name: str, sha256: str) -> str:
 
 def bundle_path(identity: str) -> str:
     """Returns where in the store lies what was sent."""
-    return f"submissions/{identity}/sent.tar.gz"
+    return f"{SUBMISSIONS}/{identity}/sent.tar.gz"
 
 
 def outcome_path(identity: str, submission: str, segment: str) -> str:
     """Returns where in the store a segment of one driver's Job leaves how it ended."""
-    return f"submissions/{identity}/{submission}/{segment}.json"
+    return f"{SUBMISSIONS}/{identity}/{submission}/{segment}.json"
 
 
 def ray_job(
