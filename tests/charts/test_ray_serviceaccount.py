@@ -13,3 +13,8 @@ def test_an_account_of_the_users_is_used_instead(chart):
     assert set(objects.of("ServiceAccount")) == {"espalier-driver"}
     head = objects.pools()["cpu"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
     assert head["serviceAccountName"] == "mine"
+
+
+def test_without_one_pods_have_the_namespaces(chart):
+    head = chart({"serviceAccount": {"create": False}}).pools()["cpu"]["rayClusterSpec"]["headGroupSpec"]
+    assert head["template"]["spec"]["serviceAccountName"] == "default"

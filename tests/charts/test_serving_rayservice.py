@@ -68,6 +68,7 @@ def test_a_head_with_the_autoscaler_gets_its_token_and_a_restricted_sidecar(char
     cluster = service(chart(ci="s3"))["rayClusterConfig"]
     assert cluster["enableInTreeAutoscaling"] is True
     assert cluster["autoscalerOptions"]["securityContext"]["readOnlyRootFilesystem"] is True
+    assert cluster["autoscalerOptions"]["volumeMounts"] == [{"name": "tmp", "mountPath": "/tmp"}]
     assert cluster["headGroupSpec"]["template"]["spec"]["automountServiceAccountToken"] is True
     (group,) = cluster["workerGroupSpecs"]
     assert (group["replicas"], group["minReplicas"], group["maxReplicas"]) == (1, 1, 6)

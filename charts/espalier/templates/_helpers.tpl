@@ -16,7 +16,7 @@
 {{- end }}
 
 {{- define "espalier.serviceAccountName" -}}
-{{- .Values.serviceAccount.name | default (include "espalier.fullname" .) }}
+{{- .Values.serviceAccount.name | default (.Values.serviceAccount.create | ternary (include "espalier.fullname" .) "default") }}
 {{- end }}
 
 {{/* Labels of an object: dict "root" $ "component" "serving". */}}
@@ -81,10 +81,14 @@ ray.io/is-ray-node: "yes"
 
 {{/* The `restricted` profile, for a pod and for a container. */}}
 {{- define "espalier.podSecurityContext" -}}
+{{- include "espalier.podSecurityContext.with" .Values.podSecurityContext }}
+{{- end }}
+
+{{- define "espalier.podSecurityContext.with" -}}
 runAsNonRoot: true
 seccompProfile:
   type: RuntimeDefault
-{{- range $key, $value := .Values.podSecurityContext }}
+{{- range $key, $value := . }}
 {{- if not (kindIs "invalid" $value) }}
 {{ dict $key $value | toYaml }}
 {{- end }}
