@@ -67,5 +67,12 @@ def test_a_refusal_by_pod_security_is_told() -> None:
     assert told == 'no pod can be made: violates PodSecurity "restricted:latest": runAsNonRoot'
 
 
-def test_other_events_are_no_refusal() -> None:
-    assert why_refused([{"reason": "Created", "message": "Created pod x"}]) is None
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"reason": "Created", "message": "Created pod x"},
+        {"reason": "FailedToCreateRayCluster", "message": 'rayclusters.ray.io "x" already exists'},
+    ],
+)
+def test_other_events_are_no_refusal(event: dict[str, Any]) -> None:
+    assert why_refused([event]) is None

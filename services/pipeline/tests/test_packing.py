@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import tarfile
 from pathlib import Path
 
+import pytest
 from espalier_pipeline.packing import bundle, unbundle, write_request
+from espalier_sdk.errors import DataError
 
 
 def filled(folder: Path, text: str = "a,b\n1,2\n") -> Path:
@@ -30,3 +33,12 @@ def test_what_is_bundled_comes_out_again(tmp_path: Path) -> None:
     request = unbundle(tmp_path / "one.tgz", tmp_path / "out")
     assert request == {"spec": "spec.yaml", "overrides": [], "plugins": []}
     assert (tmp_path / "out" / "deep" / "rows.csv").read_text() == "a,b\n1,2\n"
+
+
+def test_what_would_leave_the_folder_is_refused(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.tgz"
+    with tarfile.open(bad, "w:gz") as tar:
+        tar.addfile(tarfile.TarInfo("../outside"))
+    with pytest.raises(DataError, match="no file of a spec's folder"):
+        unbundle(bad, tmp_path / "out")
+    assert not (tmp_path / "outside").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import os
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from espalier_runtime import shelf
 from espalier_runtime.store import Store
 from espalier_sdk import DataError
 
-SENT = b"spec" * 1000
+SENT = gzip.compress(b"spec" * 1000, mtime=0)  # pyarrow would unpack it, by its name
 HASH = hashlib.sha256(SENT).hexdigest()
 
 
@@ -22,25 +23,25 @@ def store(tmp_path: Path) -> Store:
 
 
 def test_what_was_put_is_fetched_and_compared(store: Store, tmp_path: Path) -> None:
-    assert shelf.get(store, "submissions/a/x") is None
-    assert not shelf.fetch(store, "submissions/a/x", tmp_path / "out", sha256=HASH)
-    shelf.put(store, "submissions/a/x", [SENT[:100], SENT[100:]])
-    assert shelf.get(store, "submissions/a/x") == SENT
-    assert shelf.fetch(store, "submissions/a/x", tmp_path / "out", sha256=HASH)
+    assert shelf.get(store, "submissions/a/x.gz") is None
+    assert not shelf.fetch(store, "submissions/a/x.gz", tmp_path / "out", sha256=HASH)
+    shelf.put(store, "submissions/a/x.gz", [SENT[:10], SENT[10:]])
+    assert shelf.get(store, "submissions/a/x.gz") == SENT
+    assert shelf.fetch(store, "submissions/a/x.gz", tmp_path / "out", sha256=HASH)
     assert (tmp_path / "out").read_bytes() == SENT
-    assert not shelf.fetch(store, "submissions/a/x", tmp_path / "out", sha256="0" * 64)
+    assert not shelf.fetch(store, "submissions/a/x.gz", tmp_path / "out", sha256="0" * 64)
 
 
 def test_half_of_a_file_is_none(store: Store, tmp_path: Path) -> None:
     def broken() -> Iterator[bytes]:
-        yield SENT[:100]
+        yield SENT[:10]
         raise DataError("the sender went away")
 
     with pytest.raises(DataError, match="went away"):
-        shelf.put(store, "submissions/a/x", broken())
+        shelf.put(store, "submissions/a/x.gz", broken())
     with pytest.raises(DataError, match="not those that were sent"):
-        shelf.put(store, "submissions/a/x", shelf.check_bytes([SENT, b"more"], sha256=HASH))
-    assert shelf.get(store, "submissions/a/x") is None
+        shelf.put(store, "submissions/a/x.gz", shelf.check_bytes([SENT, b"more"], sha256=HASH))
+    assert shelf.get(store, "submissions/a/x.gz") is None
     assert [path for path in (tmp_path / "store").rglob("*") if path.is_file()] == []
 
 

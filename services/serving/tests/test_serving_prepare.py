@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from espalier_runtime.store import Store
 from espalier_sdk.errors import DataError, SpecError
-from espalier_serving.cluster import Arguments, application
+from espalier_serving.cluster import application
 from espalier_serving.database import Database
 from espalier_serving.endpoints import describe_endpoint, get_endpoint
 from espalier_serving.keys import keep_key, known_keys, revoke_key
@@ -75,10 +75,12 @@ def test_an_application_needs_its_surroundings(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.delenv("ESPALIER_STORE", raising=False)
     monkeypatch.setenv("ESPALIER_DATABASE_URL", url)
     with pytest.raises(SpecError, match="ESPALIER_STORE is not set"):
-        application(Arguments())
+        application({})
     monkeypatch.setenv("ESPALIER_STORE", "s3://models")
+    with pytest.raises(SpecError, match="greater than or equal to 1"):
+        application({"gateways": 0})
     if url.startswith("sqlite"):
         with pytest.raises(SpecError, match="SQLite allows one gateway"):
-            application(Arguments(gateways=2))
+            application({"gateways": 2})
     else:
-        assert application(Arguments(gateways=2)) is not None
+        assert application({"gateways": 2}) is not None

@@ -66,9 +66,18 @@ def bundle(folder: Path, out: Path) -> str:
 
 
 def unbundle(file: Path, folder: Path) -> dict[str, Any]:
-    """Writes what a bundle holds into a folder and returns how the pipeline was asked for."""
+    """Writes what a bundle holds into a folder and returns how the pipeline was asked for.
+
+    Raises DataError for an entry that is no file below the folder; `bundle` writes none.
+    """
     with tarfile.open(file) as tar:
-        tar.extractall(folder, filter="data")
+        for entry in tar:
+            target, content = (folder / entry.name).resolve(), tar.extractfile(entry)
+            if content is None or not target.is_relative_to(folder.resolve()):
+                raise DataError("the bundle holds what is no file of a spec's folder", file=str(file), given=entry.name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with target.open("wb") as out:
+                shutil.copyfileobj(content, out)
     request: dict[str, Any] = json.loads((folder / REQUEST).read_text(encoding="utf-8"))
     return request
 

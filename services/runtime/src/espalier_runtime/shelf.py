@@ -49,7 +49,7 @@ def fetch(store: Store, relative: str, target: Path, *, sha256: str) -> bool:
     digest = hashlib.sha256()
     with (
         store_errors(store.uri),
-        store._fs.open_input_stream(store._path(relative)) as stream,
+        store._fs.open_input_stream(store._path(relative), compression=None) as stream,
         target.open("wb") as file,
     ):
         while chunk := stream.read(_CHUNK):

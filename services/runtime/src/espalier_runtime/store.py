@@ -172,7 +172,8 @@ class Store:
         entries = self.files(manifest)
         folder = self._local_copy(ref, manifest, entries)
         for entry in entries:
-            problem = difference(folder / entry.path, entry)
+            with store_errors(str(folder)):
+                problem = difference(folder / entry.path, entry)
             if problem:
                 raise DataError(
                     f"{ref.short()}: {entry.path} {problem}",
@@ -298,7 +299,7 @@ class Store:
     def _bytes_or_none(self, relative: str) -> bytes | None:
         if not self._info(relative).is_file:
             return None
-        with store_errors(self.uri), self._fs.open_input_stream(self._path(relative)) as stream:
+        with store_errors(self.uri), self._fs.open_input_stream(self._path(relative), compression=None) as stream:
             return bytes(stream.read())
 
     def _write(self, relative: str, text: str) -> None:
@@ -328,7 +329,7 @@ class Store:
         if info.size != entry.size_bytes:
             return size_problem(info.size, entry)
         digest = hashlib.sha256()
-        with store_errors(self.uri), self._fs.open_input_stream(self._path(relative)) as stream:
+        with store_errors(self.uri), self._fs.open_input_stream(self._path(relative), compression=None) as stream:
             while chunk := stream.read(_CHUNK):
                 digest.update(chunk)
         return None if digest.hexdigest() == entry.sha256 else HASH_PROBLEM
@@ -353,7 +354,7 @@ class Store:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 part = target.with_name(f"{target.name}.{uuid.uuid4().hex}.part")
                 there = self._path(f"{source}/{entry.path}")
-                with self._fs.open_input_stream(there) as stream, part.open("wb") as file:
+                with self._fs.open_input_stream(there, compression=None) as stream, part.open("wb") as file:
                     shutil.copyfileobj(stream, file, _CHUNK)
                 part.replace(target)
         return folder

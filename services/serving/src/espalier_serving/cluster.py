@@ -9,7 +9,7 @@ import os
 from typing import Any
 
 from espalier_sdk.errors import SpecError
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from espalier_serving.applications import static_application
 from espalier_serving.database import DATABASE_VARIABLE, absolute_url, is_sqlite
@@ -25,12 +25,21 @@ class Arguments(BaseModel):
     gateways: int = Field(default=1, ge=1, le=1_000, description="Gateway replicas; more than one needs Postgres.")
 
 
-def application(args: Arguments) -> Any:
-    """Returns gateways and Control, bound; SpecError where the environment does not say what they serve."""
+def application(args: dict[str, Any]) -> Any:
+    """Returns gateways and Control, bound; SpecError where the environment does not say what they serve.
+
+    Takes the fields of `Arguments`. Ray reads annotations as they stand, so a model in their place would not be made.
+    """
+    try:
+        options = Arguments.model_validate(args)
+    except ValidationError as error:
+        raise SpecError(error.errors()[0]["msg"], field="args", given=str(args)) from None
     database, store = _required(DATABASE_VARIABLE), _required(STORE_VARIABLE)
-    if is_sqlite(database) and args.gateways > 1:
-        raise SpecError("SQLite allows one gateway", field="args.gateways", given=args.gateways, remedy="use Postgres")
-    return static_application(database=absolute_url(database), store=store, gateways=args.gateways)
+    if is_sqlite(database) and options.gateways > 1:
+        raise SpecError(
+            "SQLite allows one gateway", field="args.gateways", given=options.gateways, remedy="use Postgres"
+        )
+    return static_application(database=absolute_url(database), store=store, gateways=options.gateways)
 
 
 def _required(variable: str) -> str:

@@ -40,6 +40,8 @@ def why_refused(events: Iterable[Mapping[str, Any]]) -> str | None:
     for event in events:
         if event.get("reason") in _REFUSED or str(event.get("reason", "")).startswith("Invalid"):
             message = str(event.get("message", ""))
+            if "already exists" in message:  # the operator looked before it knew of its own
+                continue
             if "exceeded quota" in message:
                 return f"no pod can be made: the namespace's quota is used up ({_tail(message)}): ask for more, or wait"
             return f"no pod can be made: {_tail(message)}"

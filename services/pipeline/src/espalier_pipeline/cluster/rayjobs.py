@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ _STEP_SECONDS = 2.0
 _GONE_SECONDS = 180.0
 _AWAY_SECONDS = 120.0  # of an API server that does not answer: the driver outlives its restart
 _LAST_LOG_SECONDS = 10.0
+_OF_RAY = re.compile(r" job_manager\.py:|^Running entrypoint for job ")  # how Ray starts a job is not the run's log
 _ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 
 
@@ -143,9 +145,11 @@ class Watched:
 
     def _log(self, status: Mapping[str, Any]) -> Iterator[str]:
         text = self._read(status)
-        if len(text) > self._seen:
-            yield text[self._seen :]
-            self._seen = len(text)
+        whole = text.rfind("\n") + 1  # the last line may still grow
+        if whole > self._seen:
+            lines = text[self._seen : whole].splitlines(keepends=True)
+            self._seen = whole
+            yield "".join(line for line in lines if not _OF_RAY.search(line))
 
     def _rest(self, status: Mapping[str, Any]) -> Iterator[str]:
         """Yields what is left of the log of a job that has ended, while its head still answers."""
