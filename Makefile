@@ -17,7 +17,7 @@ export RAY_USAGE_STATS_ENABLED ?= 0
 export RAY_ENABLE_UV_RUN_RUNTIME_ENV ?= 0
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
-.PHONY: help setup setup-deepspeed run test test-unit test-training test-integration test-full lint generate bench clean lock
+.PHONY: help setup setup-deepspeed setup-four-bits run test test-unit test-training test-integration test-full lint generate bench clean lock
 
 help: ## List the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -37,6 +37,9 @@ setup: .venv/ready ## Make the environment in .venv
 setup-deepspeed: setup ## DeepSpeed in .venv, for where.zero_stage above 0
 	DS_BUILD_OPS=0 $(UV) pip install --quiet --no-deps --require-hashes --python $(BIN)/python -r requirements-deepspeed.lock
 
+setup-four-bits: setup ## bitsandbytes in .venv, for a base in four bits (quantise: nf4)
+	$(UV) pip install --quiet --no-deps --require-hashes --python $(BIN)/python -r requirements-four-bits.lock
+
 run: setup ## Build, compare and serve the demo: examples/support-triage
 	@$(BIN)/python examples/support-triage/demo.py
 
@@ -53,7 +56,7 @@ test-training: setup ## The tests that train small models, without Ray
 test-integration: setup ## The tests that need Ray, a server or a browser
 	$(BIN)/python -m pytest tests/integration
 
-test-full: test setup-deepspeed ## All tests, and those that take minutes or need DeepSpeed, which stays in .venv
+test-full: setup-four-bits test setup-deepspeed ## All tests; bitsandbytes and DeepSpeed, which some need, stay in .venv
 	$(BIN)/python -m pytest -m heavy tests/integration
 
 lint: setup ## Style, types, and the arrows between distributions
@@ -72,7 +75,7 @@ bench: setup ## Benchmarks: ratios against named peers, each in one run
 
 lock: | $(UV) ## Resolve again and write requirements.lock (versions and hashes, no addresses)
 	$(UV) lock
-	$(UV) export --quiet --all-packages --all-groups --all-extras --no-extra deepspeed --no-emit-workspace --no-header \
+	$(UV) export --quiet --all-packages --all-groups --all-extras --no-extra deepspeed --no-extra four-bits --no-emit-workspace --no-header \
 	  --format requirements-txt -o requirements.lock
 
 clean: ## Remove the environment and all that runs left in this checkout

@@ -32,7 +32,9 @@ from espalier_sdk import (
     built_head,
     clean_name,
     plan,
+    quantisation,
 )
+from espalier_sdk.fourbit import require_four_bits
 
 from espalier_training.auxiliaries import open_auxiliaries
 from espalier_training.calibration import calibration_batches, injected_parameters
@@ -262,6 +264,8 @@ class _Work:
         self.prepared = store.open_artifact(ArtifactRef.parse(job.prepared)).folder
         self.base = whole_folder(store, ArtifactRef.parse(job.base), plugins, scratch=scratch) if job.base else None
         self.strategy = plugins.load("espalier.model_strategies", Choice(**job.strategy))
+        if quantisation(self.strategy) != "none":
+            require_four_bits(f"candidates.{job.candidate}.strategy.config.quantise")
         self.peft = plugins.load("espalier.peft_methods", Choice(**job.peft)) if job.peft else None
         self.learner = plugins.load("espalier.learners", Choice(**job.learner))
         self.auxiliaries = open_auxiliaries(job, self.learner, store, plugins, scratch=scratch)
@@ -271,7 +275,12 @@ class _Work:
         self.head = built_head(self.learner, task.head(type(task).State.model_validate(self.state["task"])))
         self.budget = Budget(**json.loads((self.prepared / "budget.json").read_text(encoding="utf-8")))
         self.tokenizer = AutoTokenizer.from_pretrained(self.prepared / "tokenizer")
-        self.placement = Placement(zero_stage=job.zero_stage, workers=job.workers, dtype=job.training["dtype"])
+        self.placement = Placement(
+            zero_stage=job.zero_stage,
+            workers=job.workers,
+            dtype=job.training["dtype"],
+            quantise=quantisation(self.strategy),
+        )
 
 
 def _open(job: TrainJob, scratch: Path) -> _Work:
@@ -339,6 +348,7 @@ def _save(job: TrainJob, work: _Work, model: Any, out: Path) -> None:
         "strategy": job.strategy,
         "peft": job.peft,
         "base": job.base if work.peft else None,
+        "quantise": work.placement.quantise,
         "head": {
             "kind": work.head.kind,
             "outputs": work.head.outputs,
