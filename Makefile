@@ -17,8 +17,8 @@ export RAY_USAGE_STATS_ENABLED ?= 0
 export RAY_ENABLE_UV_RUN_RUNTIME_ENV ?= 0
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
-.PHONY: help setup setup-deepspeed run test test-unit test-training test-charts test-integration test-full e2e lint generate \
-  bench clean lock
+.PHONY: help setup setup-deepspeed setup-four-bits run test test-unit test-training test-charts test-integration test-full e2e \
+  lint generate bench clean lock
 
 help: ## List the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -37,6 +37,9 @@ setup: .venv/ready ## Make the environment in .venv
 
 setup-deepspeed: setup ## DeepSpeed in .venv, for where.zero_stage above 0
 	DS_BUILD_OPS=0 $(UV) pip install --quiet --no-deps --require-hashes --python $(BIN)/python -r requirements-deepspeed.lock
+
+setup-four-bits: setup ## bitsandbytes in .venv, for a base in four bits (quantise: nf4)
+	$(UV) pip install --quiet --no-deps --require-hashes --python $(BIN)/python -r requirements-four-bits.lock
 
 run: setup ## Build, compare and serve the demo: examples/support-triage
 	@$(BIN)/python examples/support-triage/demo.py
@@ -57,7 +60,7 @@ test-charts: setup ## The chart, rendered by helm: `HELM`, else helm on PATH, el
 test-integration: setup ## The tests that need Ray, a server or a browser
 	$(BIN)/python -m pytest tests/integration
 
-test-full: test setup-deepspeed ## All tests, and those that take minutes or need DeepSpeed, which stays in .venv
+test-full: setup-four-bits test setup-deepspeed ## All tests; bitsandbytes and DeepSpeed, which some need, stay in .venv
 	$(BIN)/python -m pytest -m heavy tests/integration
 
 e2e: setup ## The whole story on a cluster, `make e2e KUBECONFIG=...`: HELM, KUBECTL, E2E_NAMESPACE, E2E_VALUES are optional
@@ -81,8 +84,8 @@ bench: setup ## Benchmarks: ratios against named peers, each in one run
 
 lock: | $(UV) ## Resolve again and write requirements.lock (versions and hashes, no addresses)
 	$(UV) lock
-	$(UV) export --quiet --all-packages --all-groups --all-extras --no-extra deepspeed --no-emit-workspace --no-header \
-	  --format requirements-txt -o requirements.lock
+	$(UV) export --quiet --all-packages --all-groups --all-extras --no-extra deepspeed --no-extra four-bits \
+	  --no-emit-workspace --no-header --format requirements-txt -o requirements.lock
 	for image in core torch; do $(UV) export --quiet --package espalier-platform --no-dev --extra $${image/torch/all} \
 	  --no-emit-workspace --no-header --format requirements-txt -o infra/images/$$image.lock; done
 

@@ -22,6 +22,7 @@ COLUMNS = (
     "merges into the base",
     "mixes in a batch",
     "unchanged at step 0",
+    "beside four bits",
     "virtual tokens",
     "trained weights",
 )
@@ -70,6 +71,7 @@ def _row(name: str, method: Any, blueprint: Blueprint, *, head: int) -> tuple[st
         _yes(traits.mergeable),
         _yes(traits.mixes_in_batch),
         _yes(traits.identity_at_start),
+        _yes(traits.quantised),
         str(traits.virtual_tokens),
         trained,
     )

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from espalier_peft_adapters import BitFit, Ia3, LnTuning
 from espalier_sdk import Blueprint, Head, ParameterInfo, Placement, SpecError
-from espalier_sdk.testing import check_peft_method
+from espalier_sdk.testing import check_beside_four_bits, check_peft_method
 from espalier_sdk.testing.tiny import Family, batch, tiny
 
 pytestmark = pytest.mark.trains
@@ -25,6 +25,11 @@ def test_bitfit_passes_its_kit_and_refuses_a_model_without_biases() -> None:
 
 def test_ln_tuning_passes_its_kit() -> None:
     check_peft_method("ln-tuning", refused=[{"rank": 8}])
+
+
+@pytest.mark.parametrize("name", ["ia3", "ln-tuning"])
+def test_it_trains_beside_a_base_in_four_bits(name: str) -> None:
+    check_beside_four_bits(name)
 
 
 @pytest.mark.parametrize(

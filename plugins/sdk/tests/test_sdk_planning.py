@@ -178,6 +178,17 @@ def test_method_that_does_not_go_with_head_or_zero_stage_is_a_conflict() -> None
     )
 
 
+def test_a_method_trains_beside_a_quantised_base_if_it_says_so_and_where_nothing_is_sharded() -> None:
+    strategy = FakeStrategy(peft="required")
+    quantised = Placement(quantise="nf4")
+    assert _compose(strategy=strategy, peft=FakePeft(quantised=True), placement=quantised) == ()
+    [cannot] = _compose(strategy=strategy, peft=FakePeft(), placement=quantised)
+    assert "with these options, does not train beside a nf4 base" in cannot
+    sharded = Placement(quantise="nf4", zero_stage=1)
+    [problem] = _compose(strategy=strategy, peft=FakePeft(quantised=True), placement=sharded)
+    assert "a nf4 base is not sharded: use where.zero_stage 0" in problem
+
+
 def test_method_beside_a_strategy_that_takes_none_is_a_conflict() -> None:
     assert _compose(peft=FakePeft()) == ("the strategy takes no peft: remove `peft:`",)
     assert _compose(strategy=FakeStrategy(peft="required")) == ("the strategy needs peft: add `peft:`",)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from espalier_sdk import Phase, SpecError
+from espalier_sdk import Phase, Rule, SpecError
 from espalier_training import zero
 
 from .test_training_rules import JOB
@@ -28,7 +28,6 @@ def test_without_a_stage_there_is_no_deepspeed() -> None:
     [
         ({"zero_stage": 0, "offload": "optimizer"}, "where.offload optimizer needs zero_stage 1 or more"),
         ({"zero_stage": 2, "offload": "all"}, "where.offload all needs zero_stage 3"),
-        ({"zero_stage": 3, "training": {"early_stopping": 2}}, "early_stopping keeps the best weights whole"),
     ],
 )
 def test_what_a_stage_cannot_do_is_refused(installed: None, changes: dict, said: str) -> None:
@@ -50,12 +49,13 @@ def test_a_worker_without_deepspeed_says_what_to_install(monkeypatch: pytest.Mon
     assert refused.value.problems[0].field == "candidates.one.where.zero_stage"
 
 
-def test_rules_that_change_by_step_are_refused_under_zero() -> None:
-    phases = (Phase(0, 3, {}), Phase(3, 6, {}))
-    zero.require_one_phase(ZERO, phases[:1])
-    zero.require_one_phase(JOB, phases)
-    with pytest.raises(SpecError, match="2 phases under ZeRO stage 2"):
-        zero.require_one_phase(ZERO, phases)
+def test_rules_that_only_thaw_are_accepted_under_zero_and_those_that_freeze_again_are_refused() -> None:
+    trained, frozen = Rule(), Rule(trainable=False)
+    thaws = (Phase(0, 3, {"head": trained, "body": frozen}), Phase(3, 6, {"head": trained, "body": trained}))
+    zero.require_thawing(ZERO, thaws)
+    zero.require_thawing(JOB, thaws[::-1])
+    with pytest.raises(SpecError, match="the phase from step 0 freezes body, which was trained before"):
+        zero.require_thawing(ZERO, thaws[::-1])
 
 
 def test_the_configuration_leaves_to_transformers_what_plain_training_has_too() -> None:

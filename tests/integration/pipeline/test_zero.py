@@ -33,6 +33,15 @@ candidates:
     peft: {name: lora, config: {rank: 2, dropout: 0}}
     training: {max_steps: 4, max_tokens: 16, dtype: float32}
     where: {workers: 2, cpus_per_worker: 1}
+  thawing:
+    strategy: {name: from-scratch, config: {layers: 2, hidden_size: 32, vocabulary_size: 300, dropout: 0}}
+    controls: [{name: gradual-unfreezing, config: {blocks_per_stage: 2, share: 0.5, embeddings: false}}]
+    training: {max_steps: 6, max_tokens: 16, learning_rate: 5.0e-3, dtype: float32}
+    where: {workers: 2, cpus_per_worker: 1}
+  stopping:
+    strategy: {name: from-scratch, config: {layers: 2, hidden_size: 32, vocabulary_size: 300, dropout: 0}}
+    training: {max_steps: 8, max_tokens: 16, learning_rate: 0.3, dtype: float32, validations: 8, early_stopping: 1}
+    where: {workers: 2, cpus_per_worker: 1}
 """
 
 
@@ -41,6 +50,7 @@ class Trained:
 
     def __init__(self, folder: Path, candidate: str) -> None:
         self._spec, self._candidate = folder / "zero.yaml", candidate
+        self.phases: list[tuple[int, int]] = []  # of the model that was trained last
 
     def __call__(self, **where: object) -> tuple[list[float], dict[str, np.ndarray], Path]:
         """Returns the losses by step, the model's weights and its folder."""
@@ -51,6 +61,7 @@ class Trained:
         beside, folder = store.beside(ref), store.open_artifact(ref).folder
         assert beside is not None
         history = json.loads((beside / "history.json").read_text())
+        self.phases = [(one["start"], one["stop"]) for one in json.loads((beside / "phases.json").read_text())]
         weights = load_file(next(folder.glob("*model.safetensors")))
         return [entry["loss"] for entry in history if "loss" in entry], weights, folder
 
@@ -81,6 +92,24 @@ def test_zero_learns_what_plain_data_parallelism_learns(
     _compare(Trained(folder, candidate), **where)
 
 
+@pytest.mark.parametrize("stage", [2, 3])
+def test_two_phases_under_zero_learn_what_they_learn_under_plain_data_parallelism(
+    folder: Path, ray_session: object, stage: int
+) -> None:
+    trained = Trained(folder, "thawing")
+    _compare(trained, zero_stage=stage)
+    assert trained.phases == [(0, 3), (3, 6)]
+
+
+def test_the_best_weights_are_taken_back_under_stage_3(folder: Path, ray_session: object) -> None:
+    """The rate is far too high: the first validation is the best, and training ends at the second."""
+    trained = Trained(folder, "stopping")
+    losses, weights, _ = trained(zero_stage=0)
+    found_losses, found, _ = trained(zero_stage=3)
+    assert len(found_losses) == len(losses) == 2
+    _compare_weights(found, weights)
+
+
 def test_accumulated_micro_batches_learn_what_whole_ones_learn(folder: Path, ray_session: object) -> None:
     _compare(Trained(folder, "tiny"), zero_stage=2, micro_batch_size=4)  # without dropout: it falls on other places
 
@@ -89,9 +118,13 @@ def _compare(trained: Trained, **where: object) -> None:
     losses, weights, _ = trained(zero_stage=0)
     found_losses, found, folder = trained(**where)
     np.testing.assert_allclose(found_losses, losses, rtol=1e-4)
+    _compare_weights(found, weights)
+    assert not [path.name for path in folder.iterdir() if path.suffix in (".pt", ".bin")]
+
+
+def _compare_weights(found: dict[str, np.ndarray], weights: dict[str, np.ndarray]) -> None:
     assert found.keys() == weights.keys()
     whole = [np.concatenate([one[name].ravel() for name in sorted(one)]) for one in (weights, found)]
     assert whole[0].shape == whole[1].shape
     # AdamW's first steps are signs: where a gradient is all but zero, rounding decides a weight's.
     assert np.linalg.norm(whole[0] - whole[1]) < 5e-3 * np.linalg.norm(whole[0])
-    assert not [path.name for path in folder.iterdir() if path.suffix in (".pt", ".bin")]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from espalier_sdk import Adapter, DataError, Head, HeadKind, Placement, PluginConfig
 from espalier_sdk.columns import ASKED, LABELS, LOGITS, NLL, SCORED_TOKENS, SIDE, TOP_SCORES, TOP_TOKENS
+from espalier_sdk.fourbit import load_in_four_bits
 from espalier_sdk.heads import load_model
 from pydantic import Field, JsonValue
 
@@ -46,20 +47,24 @@ class TransformersEngine:
         self._kind: HeadKind | None = None
 
     def open(self, model: Path, *, head: Head, adapters: Mapping[str, Adapter], placement: Placement) -> None:
-        """Loads safetensors weights. One adapter that can be merged is merged: it then costs nothing per answer."""
+        """Loads safetensors weights. One adapter that can be merged is merged: it then costs nothing per answer.
+
+        Beside a base in four bits it stays apart: merged, the base would be whole, and not fit where it was trained.
+        """
         import torch
 
         if self._config.threads:
             torch.set_num_threads(self._config.threads)
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         self._kind = head.kind
-        dtype = getattr(torch, placement.dtype)
         if not adapters:
-            self._keep(None, _load(model, head, dtype))
+            self._keep(None, _load(model, head, placement))
         for name, adapter in adapters.items():
             # The base may carry another task's head: the adapter brings its own.
-            adapted = adapter.method.load(_load(model, head, dtype, ignore_mismatched_sizes=True), adapter.folder)
-            self._keep(name, adapter.method.merge(adapted) if adapter.method.traits().mergeable else adapted)
+            base = _load(model, head, placement, ignore_mismatched_sizes=True)
+            adapted = adapter.method.load(base, adapter.folder)
+            merges = adapter.method.traits().mergeable and placement.quantise == "none"
+            self._keep(name, adapter.method.merge(adapted) if merges else adapted)
 
     async def forward(self, encoded: pa.Table, *, adapter: str | None) -> pa.Table:
         """Returns the logits of each encoded row, in its order; the loop stays free meanwhile.
@@ -230,7 +235,8 @@ def _until(tokens: list[int], ends: set[int]) -> list[int]:
     return tokens[:stop]
 
 
-def _load(folder: Path, head: Head, dtype: torch.dtype, *, ignore_mismatched_sizes: bool = False) -> torch.nn.Module:
+def _load(folder: Path, head: Head, placement: Placement, **options: Any) -> torch.nn.Module:
+    import torch
     import transformers
 
     transformers.utils.logging.set_verbosity_error()
@@ -241,4 +247,6 @@ def _load(folder: Path, head: Head, dtype: torch.dtype, *, ignore_mismatched_siz
             file=str(folder),
             remedy="train the candidate again",
         )
-    return load_model(folder, head, dtype=dtype, ignore_mismatched_sizes=ignore_mismatched_sizes)
+    if placement.quantise == "nf4":
+        return load_in_four_bits(folder, head, compute=placement.dtype, **options)
+    return load_model(folder, head, dtype=getattr(torch, placement.dtype), **options)

@@ -7,8 +7,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from espalier_sdk import Blueprint, DataError, Head, ParameterInfo, Placement, PluginConfig
+from espalier_sdk import Blueprint, DataError, Head, ParameterInfo, Placement, PluginConfig, Quantise
+from espalier_sdk.fourbit import load_in_four_bits
 from espalier_sdk.heads import load_model, with_head
+from pydantic import Field
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +35,13 @@ class FullFinetuneConfig(PluginConfig):
 
 
 class PeftConfig(PluginConfig):
-    """The strategy `peft` has no options of its own: the method stands under `peft`."""
+    """How the frozen base is kept; the method stands under `peft`."""
+
+    quantise: Literal["none", "nf4"] = Field(
+        default="none",
+        description="nf4: the linear layers of the base's blocks in four bits (QLoRA, Dettmers et al. 2023); needs "
+        "bitsandbytes.",
+    )
 
 
 class FullFinetune:
@@ -75,7 +83,7 @@ class Peft:
     learning_rate: ClassVar[float] = 1e-3
 
     def __init__(self, config: PeftConfig) -> None:
-        self._config = config
+        self.quantise: Quantise = config.quantise
 
     def tokenizer(self, texts: Iterable[str], *, base: Path | None, out: Path) -> None:
         """Copies the base's tokenizer."""
@@ -132,10 +140,15 @@ def _require_direction(config: Any, head: Head, base: Path) -> None:
 
 
 def open_base(blueprint: Blueprint, base: Path | None, placement: Placement) -> torch.nn.Module:
-    """Opens safetensors weights with the blueprint's head, in float32: mixed precision is the trainer's part."""
+    """Opens safetensors weights with the blueprint's head, in float32: mixed precision is the trainer's part.
+
+    Under `quantise: nf4` the linear layers of the blocks are in four bits.
+    """
     from espalier_models.blueprints import quiet
 
     assert base is not None, "compose() refuses these strategies without a base"
     quiet()
     # Another task's head may have another size: the blueprint calls it new.
+    if placement.quantise == "nf4":
+        return load_in_four_bits(base, blueprint.head, compute=placement.dtype, ignore_mismatched_sizes=True)
     return load_model(base, blueprint.head, ignore_mismatched_sizes=True).float()

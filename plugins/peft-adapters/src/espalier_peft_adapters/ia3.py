@@ -43,6 +43,7 @@ class Ia3:
             identity_at_start=True,
             mergeable=True,
             mixes_in_batch=False,
+            quantised=True,
         )
 
     def parameters(self, blueprint: Blueprint) -> tuple[ParameterInfo, ...]:

@@ -36,6 +36,7 @@ class LnTuning:
             identity_at_start=True,
             mergeable=True,
             mixes_in_batch=False,
+            quantised=True,
         )
 
     def parameters(self, blueprint: Blueprint) -> tuple[ParameterInfo, ...]:

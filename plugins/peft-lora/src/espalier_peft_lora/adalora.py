@@ -60,6 +60,7 @@ class AdaLora:
             identity_at_start=True,
             mergeable=True,
             mixes_in_batch=False,
+            quantised=True,
         )
 
     def parameters(self, blueprint: Blueprint) -> tuple[ParameterInfo, ...]:

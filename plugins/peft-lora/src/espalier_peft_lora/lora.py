@@ -63,8 +63,9 @@ class Lora:
         """Returns what this variant can do.
 
         DoRA, the starts from the base and placed ranks read whole base weights, which ZeRO-3 does not hold; the first
-        two PEFT cannot mix in a batch. After a start from the base the output is the base's up to rounding only, and
-        the base with the update off is not what it was: a reference is a copy.
+        two PEFT cannot mix in a batch. Starts and placed ranks need weights that can be written to or have gradients,
+        as those in four bits cannot. After a start from the base the output is the base's up to rounding only, and the
+        base with the update off is not what it was: a reference is a copy.
         """
         plain = self._config.start == "zero"
         reads_base = self._config.dora or not plain
@@ -78,6 +79,7 @@ class Lora:
             mixes_in_batch=not reads_base,
             calibration_batches=self._config.calibration_batches if placed else 0,
             reference="disable" if plain else "copy",
+            quantised=plain and not placed,
         )
 
     def parameters(self, blueprint: Blueprint) -> tuple[ParameterInfo, ...]:

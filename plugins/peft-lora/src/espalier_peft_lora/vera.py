@@ -44,6 +44,7 @@ class Vera:
             identity_at_start=True,
             mergeable=True,
             mixes_in_batch=False,
+            quantised=True,
         )
 
     def parameters(self, blueprint: Blueprint) -> tuple[ParameterInfo, ...]:

@@ -35,11 +35,12 @@ if TYPE_CHECKING:
         PeftTraits,
         Phase,
         Placement,
+        Quantise,
         Rule,
         Split,
         ZeroStage,
     )
-    from espalier_sdk.planning import built_head, clean_name, compose, plan
+    from espalier_sdk.planning import built_head, clean_name, compose, plan, quantisation
 
 _HOMES = {
     "artifacts": ("ArtifactKind", "ArtifactRef", "FileEntry", "Manifest", "PluginNeed", "PluginUse"),
@@ -68,11 +69,12 @@ _HOMES = {
         "PeftTraits",
         "Phase",
         "Placement",
+        "Quantise",
         "Rule",
         "Split",
         "ZeroStage",
     ),
-    "planning": ("built_head", "clean_name", "compose", "plan"),
+    "planning": ("built_head", "clean_name", "compose", "plan", "quantisation"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -102,6 +104,7 @@ __all__ = [
     "PluginNeed",
     "PluginUse",
     "Problem",
+    "Quantise",
     "Refused",
     "Rule",
     "SpecError",
@@ -114,6 +117,7 @@ __all__ = [
     "clean_name",
     "compose",
     "plan",
+    "quantisation",
 ]
 
 

@@ -21,6 +21,7 @@ HeadKind = Literal["causal-lm", "masked-lm", "sequence-classification", "token-c
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 ZeroStage = Literal[0, 1, 2, 3]
+Quantise = Literal["none", "nf4"]
 Role = Literal["embedding", "block", "norm", "head", "side", "adapter"]
 
 
@@ -82,7 +83,7 @@ class Placement:
     zero_stage: ZeroStage = 0
     workers: int = 1
     dtype: Literal["float32", "bfloat16"] = "float32"
-    quantise: Literal["none", "int8", "nf4"] = "none"
+    quantise: Quantise = "none"  # nf4: linear layers of the blocks in four bits
     adapter_dtype: Literal["float32", "model"] = "float32"
 
 
@@ -135,6 +136,7 @@ class PeftTraits:
     virtual_tokens: int = 0  # taken from Budget.max_tokens before encoding
     hides_padding: bool = False  # feeds inputs_embeds: a pooled decoder must pad left
     calibration_batches: int = 0
+    quantised: bool = False  # trains beside a base in four bits; merges after that was made whole again
     reference: Literal["disable", "copy"] = "disable"
 
 

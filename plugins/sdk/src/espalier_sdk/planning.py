@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from espalier_sdk.model import Phase, Rule
 
 if TYPE_CHECKING:
-    from espalier_sdk.model import Head, ParameterInfo, Placement
+    from espalier_sdk.model import Head, ParameterInfo, Placement, Quantise
     from espalier_sdk.protocols import Learner, ModelStrategy, PeftMethod, TrainingControl
 
 
@@ -77,6 +77,12 @@ def built_head(learner: Learner, head: Head) -> Head:
     return own or head
 
 
+def quantisation(strategy: ModelStrategy) -> Quantise:
+    """Returns how a strategy keeps the linear layers of its base: as it says, else whole."""
+    kept: Quantise = getattr(strategy, "quantise", "none")
+    return kept
+
+
 def compose(
     *,
     strategy: ModelStrategy,
@@ -129,6 +135,13 @@ def compose(
                 f"the PEFT method runs at ZeRO stage {_any_of(traits.zero_stages)}, "
                 f"where.zero_stage is {placement.zero_stage}"
             )
+        if placement.quantise != "none" and not traits.quantised:
+            problems.append(
+                f"the PEFT method, with these options, does not train beside a {placement.quantise} base: choose "
+                "another, or quantise: none"
+            )
+        if placement.quantise != "none" and placement.zero_stage:
+            problems.append(f"a {placement.quantise} base is not sharded: use where.zero_stage 0, or quantise: none")
     elif placement.quantise != "none":
         problems.append(
             f"a {placement.quantise} base cannot be trained whole: use the strategy peft, or quantise: none"

@@ -181,7 +181,8 @@ class Learner(Plugin, Protocol):
 class ModelStrategy(Plugin, Protocol):
     """How the model comes to be, and what of it may change.
 
-    One that chooses a model's family itself also has `heads: frozenset[HeadKind]`: what that family can put out.
+    One that chooses a model's family itself also has `heads: frozenset[HeadKind]`: what that family can put out. One
+    that opens its base in fewer bits also has `quantise: Quantise`, which `build` gets back in the placement.
     """
 
     base: ClassVar[Literal["required", "forbidden"]]

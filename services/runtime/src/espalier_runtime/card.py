@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from espalier_sdk.errors import DataError
+from espalier_sdk.model import Quantise
 
 CARD = "espalier.json"
 
@@ -20,3 +21,9 @@ def read_card(folder: Path) -> dict[str, Any]:
         )
     card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return card
+
+
+def quantised_as(card: dict[str, Any]) -> Quantise:
+    """Returns how the base was kept that an adapter was trained on: whole, where the card says nothing of it."""
+    kept: Quantise = card.get("quantise", "none")
+    return kept

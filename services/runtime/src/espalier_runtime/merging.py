@@ -11,9 +11,10 @@ from typing import Any
 
 from espalier_sdk.artifacts import ArtifactRef
 from espalier_sdk.choice import Choice
+from espalier_sdk.fourbit import dequantised
 from espalier_sdk.model import Head, Placement
 
-from espalier_runtime.card import CARD, read_card
+from espalier_runtime.card import CARD, quantised_as, read_card
 from espalier_runtime.plugins import Plugins
 from espalier_runtime.store import OpenArtifact, Store
 
@@ -37,13 +38,17 @@ def whole_folder(store: Store, ref: ArtifactRef, plugins: Plugins, *, scratch: P
 
 
 def merged_model(opened: OpenArtifact, store: Store, plugins: Plugins, *, scratch: Path) -> Any:
-    """Returns the model of an adapter, merged into its base (and that into its own, where it is an adapter too)."""
+    """Returns the model of an adapter, merged into its base (and that into its own, where it is an adapter too).
+
+    A base in four bits is made whole first, with the values of its four bits: the adapter was trained beside those.
+    """
     card = read_card(opened.folder)
     base = whole_folder(store, ArtifactRef.parse(card["base"]), plugins, scratch=scratch)
     strategy = plugins.load("espalier.model_strategies", Choice(**card["strategy"]))
     method = plugins.load("espalier.peft_methods", Choice(**card["peft"]))
     blueprint = strategy.blueprint(Head(**card["head"]), tokenizer=opened.folder, base=base)
-    model = method.merge(method.load(strategy.build(blueprint, base=base, placement=Placement()), opened.folder))
+    built = strategy.build(blueprint, base=base, placement=Placement(quantise=quantised_as(card)))
+    model = method.merge(method.load(dequantised(built), opened.folder))
     model.name_or_path = ""
     model.config._name_or_path = ""
     return model

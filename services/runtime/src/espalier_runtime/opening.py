@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from espalier_sdk.errors import DataError
 from espalier_sdk.model import Adapter, Budget, Head, Placement
 
 from espalier_runtime.card import CARD as CARD
+from espalier_runtime.card import quantised_as
 from espalier_runtime.card import read_card as read_card
 from espalier_runtime.merging import whole_folder
 from espalier_runtime.plugins import Plugins
@@ -172,7 +173,8 @@ def open_model(
         base = opened.folder
         if adapters:
             base = whole_folder(store, ArtifactRef.parse(card["base"]), plugins, scratch=Path(scratch))
-        runner.open(base, head=head, adapters=adapters, placement=placement or Placement())
+        placed = replace(placement or Placement(), quantise=quantised_as(card))
+        runner.open(base, head=head, adapters=adapters, placement=placed)
     return OpenedModel(
         ref=ref,
         head=head,

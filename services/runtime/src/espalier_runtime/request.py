@@ -13,6 +13,7 @@ from typing import Any
 from espalier_sdk.artifacts import ArtifactKind, ArtifactRef, PluginUse, digest_of
 from espalier_sdk.choice import Choice
 from espalier_sdk.errors import SpecError
+from espalier_sdk.planning import quantisation
 
 from espalier_runtime.arithmetic import dtype_of
 from espalier_runtime.plugins import Plugins, distribution_use
@@ -169,7 +170,7 @@ def train_request(
         what=_trained(spec, one),
         inputs=inputs,
         plugins=_uses(plugins, _training_choices(spec, one)),
-        libraries=_versions(*_TRAINING_LIBRARIES),
+        libraries=_versions(*_training_libraries(one, plugins)),
         data=spec.data_name(one),
         candidate=candidate,
     )
@@ -201,7 +202,7 @@ def tune_request(spec: Spec, candidate: str, inputs: Mapping[str, ArtifactRef], 
         what=what,
         inputs=inputs,
         plugins=_uses(plugins, choices),
-        libraries=_versions("optuna", "ray", *_TRAINING_LIBRARIES),
+        libraries=_versions("optuna", "ray", *_training_libraries(one, plugins)),
         data=spec.data_name(one),
         candidate=candidate,
     )
@@ -219,6 +220,11 @@ def _trained(spec: Spec, one: Candidate) -> dict[str, Any]:
         # Data parallelism changes the order of sums, hence the answer in its last digits.
         "world": {"workers": one.where.workers, "zero_stage": one.where.zero_stage, "offload": one.where.offload},
     }
+
+
+def _training_libraries(one: Candidate, plugins: Plugins) -> tuple[str, ...]:
+    strategy = plugins.load("espalier.model_strategies", one.strategy)
+    return _TRAINING_LIBRARIES if quantisation(strategy) == "none" else (*_TRAINING_LIBRARIES, "bitsandbytes")
 
 
 def _training_choices(spec: Spec, one: Candidate) -> list[GroupChoice]:

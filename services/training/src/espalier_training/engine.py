@@ -16,7 +16,7 @@ from espalier_sdk import HeadKind, Parts, Phase, TrainingFailed, clean_name
 from espalier_training.callbacks import require_finite_loss
 from espalier_training.order import EpochOrder, follow_epochs
 from espalier_training.rules import Anchors, parameter_groups
-from espalier_training.zero import zero_config
+from espalier_training.zero import gathered, zero_config
 
 if TYPE_CHECKING:
     import torch
@@ -120,6 +120,21 @@ def _with_rules(setting: Setting, phase: Phase, order: EpochOrder) -> type[Any]:
             loss = loss + (penalty / self.current_gradient_accumulation_steps if scaled else penalty)
             return (loss, found[1]) if return_outputs else loss
 
+        def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: Any) -> Any:
+            """Lets an engine of DeepSpeed begin at a phase's start: the model has the checkpoint's weights already."""
+            whole = setting.job.zero_stage and resume_from_checkpoint and is_whole(Path(resume_from_checkpoint))
+            return super()._prepare_for_training(max_steps, train_dataloader, None if whole else resume_from_checkpoint)
+
+        def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+            """Writes DeepSpeed's shards; at a phase's end whole weights instead, which any engine takes."""
+            if not setting.job.zero_stage or self.state.global_step < phase.stop:
+                return super()._save_optimizer_and_scheduler(output_dir)  # type: ignore[no-any-return]
+            names = frozenset(name for name, rule in phase.rules.items() if rule.trainable)
+            weights = gathered(self.model, names)
+            if self.args.should_save:
+                write_weights(weights, Path(output_dir))
+            return None
+
         def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
             """Leaves out what stands in shards in DeepSpeed's own checkpoint: every worker would gather all of it."""
             if not setting.job.zero_stage:
@@ -171,22 +186,35 @@ def arguments(setting: Setting, *, stop: int, out: Path) -> dict[str, Any]:
     }
 
 
+def is_whole(checkpoint: Path) -> bool:
+    """Tells whether a checkpoint holds weights, not the shards of an engine."""
+    return (checkpoint / WEIGHTS).is_file()
+
+
+def write_weights(weights: Mapping[str, torch.Tensor], folder: Path) -> None:
+    """Writes weights by their clean names."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({name: value.detach().contiguous() for name, value in weights.items()}, folder / WEIGHTS)
+
+
 def save_weights(model: torch.nn.Module, folder: Path, *, kept: frozenset[str], peft: PeftMethod | None) -> None:
     """Writes the kept weights, and what a PEFT method keeps beside them."""
     from safetensors.torch import save_file
 
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file({name: value.detach().contiguous() for name, value in _kept(model, kept).items()}, folder / WEIGHTS)
+    write_weights(_kept(model, kept), folder)
     extra = dict(peft.extra_state(model)) if peft else {}
     if extra:
         save_file({name: value.detach().contiguous() for name, value in extra.items()}, folder / EXTRA)
 
 
 def load_weights(model: torch.nn.Module, folder: Path, *, kept: frozenset[str], peft: PeftMethod | None) -> None:
-    """Puts saved weights into a model in place."""
+    """Puts saved weights into a model in place; a kept one that was not saved stays as it is."""
     from safetensors.torch import load_file
 
-    put_weights(model, load_file(folder / WEIGHTS), kept=kept)
+    weights = load_file(folder / WEIGHTS)
+    put_weights(model, weights, kept=kept & weights.keys())
     if peft and (folder / EXTRA).is_file():
         peft.restore(model, load_file(folder / EXTRA))
 

@@ -1,8 +1,9 @@
 """The memory that a training will need, counted on a model without weights: nothing is computed.
 
 Activations are the tensors that autograd keeps for the backward pass of one micro-batch, counted in torch's fake mode,
-in which operations work out shapes alone. Weights are float32; AdamW keeps two moments for each trained one (Kingma and
-Ba 2015), and gradients stand beside the moments when the activations are gone. Knows nothing about Ray or specs.
+in which operations work out shapes alone. Weights are float32, or a base's in four bits; AdamW keeps two moments for
+each trained one (Kingma and Ba 2015), and gradients stand beside the moments when the activations are gone. Knows
+nothing about Ray or specs.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from espalier_sdk import Blueprint, Placement, clean_name
+from espalier_sdk import Blueprint, Placement, clean_name, quantisation
+from espalier_sdk.fourbit import WEIGHT_BYTES, four_bit_layers
 from espalier_sdk.heads import blank_batch, build_model
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ def footprint(blueprint: Blueprint, strategy: ModelStrategy, peft: PeftMethod | 
     """Returns the bytes of weights, optimizer, gradients and activations of one worker at its fullest moment."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    model = _model(blueprint, strategy, peft)
+    model, quantised = _model(blueprint, strategy, peft)
     with FakeTensorMode():
         _put_on_cpu(model)
         if load.gradient_checkpointing:
@@ -48,8 +50,10 @@ def footprint(blueprint: Blueprint, strategy: ModelStrategy, peft: PeftMethod | 
     counts = {parameter: parameter.numel() for parameter in model.parameters()}
     total, trained = sum(counts.values()), sum(n for one, n in counts.items() if one.requires_grad)
     parts = [load.workers if load.zero_stage >= stage else 1 for stage in (3, 1, 2)]  # weights, moments, gradients
-    weights, moments, gradients = _FLOAT * total, 2 * _FLOAT * trained, _FLOAT * trained
-    return weights // parts[0] + moments // parts[1] + max(kept, gradients // parts[2])
+    moments, gradients = 2 * _FLOAT * trained, _FLOAT * trained
+    weights = _FLOAT * (total - sum(quantised)) + round(WEIGHT_BYTES * sum(quantised))
+    whole = _FLOAT * max(quantised, default=0)  # one layer at a time, while it is computed
+    return weights // parts[0] + moments // parts[1] + max(kept, gradients // parts[2]) + whole
 
 
 def activations(model: torch.nn.Module, head: Head, load: Load) -> int:
@@ -73,7 +77,8 @@ def activations(model: torch.nn.Module, head: Head, load: Load) -> int:
     return sum(kept.values()) - sum(kept.get(id(storage), 0) for storage in own)
 
 
-def _model(blueprint: Blueprint, strategy: ModelStrategy, peft: PeftMethod | None) -> torch.nn.Module:
+def _model(blueprint: Blueprint, strategy: ModelStrategy, peft: PeftMethod | None) -> tuple[torch.nn.Module, list[int]]:
+    """Returns the model without weights, and how many weights each layer has that is kept in four bits."""
     import torch
     from transformers import CONFIG_MAPPING
 
@@ -81,13 +86,15 @@ def _model(blueprint: Blueprint, strategy: ModelStrategy, peft: PeftMethod | Non
     infos = blueprint.parameters
     with torch.device("meta"):
         model = build_model(config, blueprint.head)
+        layers = () if quantisation(strategy) == "none" else four_bit_layers(model)
+        quantised = [model.get_submodule(name).weight.numel() for name in layers]
         if peft:
             model = peft.inject(model, blueprint=blueprint, placement=Placement(), calibration=())
             infos = (*infos, *peft.parameters(blueprint))
     trained = {one.name for one in infos if strategy.trainable(one)}
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(clean_name(name) in trained)
-    return model
+    return model, quantised
 
 
 def _put_on_cpu(model: torch.nn.Module) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 from espalier_sdk import Phase
 
 from espalier_training.checkpoints import Checkpoint, commit, newest
-from espalier_training.engine import Setting, load_weights, save_weights
+from espalier_training.engine import Setting, load_weights, save_weights, write_weights
+from espalier_training.zero import gathered
 
 VALIDATION_LOSS = "eval_loss"
 _BEST = "best-"
@@ -84,11 +85,18 @@ def validator(setting: Setting, clock: Clock) -> Any:
                 return
             losses = validations(state.log_history)
             best = min(losses, key=lambda one: one[1])
-            if best[0] == state.global_step and state.is_world_process_zero:
-                folder = Path(args.output_dir) / f"{_BEST}{best[0]}"
-                save_weights(model, folder, kept=setting.kept, peft=setting.peft)
+            if best[0] == state.global_step:
+                self._keep(model, Path(args.output_dir) / f"{_BEST}{best[0]}", first=state.is_world_process_zero)
             if sum(step > best[0] for step, _ in losses) >= patience:
                 control.should_training_stop = True
+
+        def _keep(self, model: Any, folder: Path, *, first: bool) -> None:
+            if job.zero_stage:
+                weights = gathered(model, setting.kept)  # from every worker's shards
+                if first:
+                    write_weights(weights, folder)
+            elif first:
+                save_weights(model, folder, kept=setting.kept, peft=setting.peft)
 
     return Validator()
 

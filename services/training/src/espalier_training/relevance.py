@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from espalier_runtime.card import read_card
+from espalier_runtime.card import quantised_as, read_card
 from espalier_runtime.main import print_errors, watch_parent
 from espalier_runtime.merging import whole_folder
 from espalier_runtime.plugins import Plugins
@@ -25,6 +25,7 @@ from espalier_runtime.tables import read_parts
 from espalier_sdk import ArtifactRef, Blueprint, Budget, Choice, Head, Placement
 from espalier_sdk.columns import LABELS, SIDE
 from espalier_sdk.errors import DataError, EspalierError, SpecError
+from espalier_sdk.fourbit import dequantised
 from espalier_sdk.heads import load_model
 
 from espalier_training.anatomy import Anatomy, Kind, dissect
@@ -183,7 +184,8 @@ def _open(
     base = whole_folder(store, ArtifactRef.parse(card["base"]), plugins, scratch=scratch)
     method = plugins.load("espalier.peft_methods", Choice(**card["peft"]))
     blueprint = strategy.blueprint(head, tokenizer=opened.folder, base=base)
-    model = method.load(strategy.build(blueprint, base=base, placement=Placement()), opened.folder)
+    built = strategy.build(blueprint, base=base, placement=Placement(quantise=quantised_as(card)))
+    model = method.load(dequantised(built), opened.folder)
     return method.merge(model) if method.traits().mergeable else model, blueprint
 
 

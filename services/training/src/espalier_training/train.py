@@ -10,8 +10,9 @@ import math
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,12 +33,14 @@ from espalier_sdk import (
     built_head,
     clean_name,
     plan,
+    quantisation,
 )
+from espalier_sdk.fourbit import require_four_bits
 
 from espalier_training.auxiliaries import open_auxiliaries
 from espalier_training.calibration import calibration_batches, injected_parameters
 from espalier_training.callbacks import after_step, guard, reporter, require_finite_weights
-from espalier_training.engine import Setting, engine, put_weights
+from espalier_training.engine import Setting, engine, is_whole, load_weights, put_weights
 from espalier_training.examples import Examples
 from espalier_training.forgetting import Recall
 from espalier_training.job import TrainJob
@@ -45,7 +48,7 @@ from espalier_training.keeping import Clock, OnValidation, agreed, keeper, liste
 from espalier_training.memory import PeakMemory
 from espalier_training.rules import Anchors, apply_rules, distances
 from espalier_training.shortage import told_shortage
-from espalier_training.zero import gathered, require_one_phase, require_same_world, require_zero
+from espalier_training.zero import discard, gathered, require_same_world, require_thawing, require_zero
 
 if TYPE_CHECKING:
     import torch
@@ -83,15 +86,19 @@ def train(job: TrainJob, *, out: Path, rank: int = 0, on_validation: OnValidatio
         steps = _steps(examples.whole, job)
         phases = plan(parameters, strategy=work.strategy, controls=work.controls, blocks=blueprint.blocks, steps=steps)
         _require_one_end(job, phases)
-        require_one_phase(job, phases)
+        require_thawing(job, phases)
         start = _start_weights(model, phases, parameters)
         parts = Parts(model, work.tokenizer, reference, work.auxiliaries, work.budget.max_tokens)
         setting = _setting(job, work, parts, examples, phases, parameters, steps)
         loaded = time.perf_counter()
-        ended = _run_phases(setting, phases, folder=folder, rank=rank, on_validation=on_validation)
-        best = take_best(setting, model, ended.history, folder=folder)
+        anew = partial(_anew, work, job, examples)
+        ended = _run_phases(setting, phases, folder=folder, rank=rank, on_validation=on_validation, anew=anew)
+        model = ended.model
         if sharded:
-            model = _whole(work, job, model, setting, recall=recall)
+            weights = gathered(model, setting.kept)
+            model = anew(recall=recall)
+            put_weights(model, weights, kept=setting.kept)
+        best = take_best(setting, model, ended.history, folder=folder)
         require_finite_weights(model, ended.step)
         forgetting = recall.after(model) if recall else None
         if rank == 0:
@@ -123,23 +130,19 @@ def train(job: TrainJob, *, out: Path, rank: int = 0, on_validation: OnValidatio
     }
 
 
-def _whole(
-    work: _Work, job: TrainJob, sharded: torch.nn.Module, setting: Setting, *, recall: Recall | None
-) -> torch.nn.Module:
-    """Returns the model built once more, with the trained weights from their shards; every worker must call it."""
+def _anew(work: _Work, job: TrainJob, examples: Examples, *, recall: Recall | None = None) -> torch.nn.Module:
+    """Returns the model as it was at the start: one that was in an engine of DeepSpeed goes into no other."""
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
-    weights = gathered(sharded, setting.kept)
     unset_hf_deepspeed_config()  # else transformers would shard this one too
-    model, _, _ = _build(work, job, setting.examples, recall=recall)
-    put_weights(model, weights, kept=setting.kept)
-    return model
+    return _build(work, job, examples, recall=recall)[0]
 
 
 @dataclass(frozen=True, slots=True)
 class _Ended:
-    """How the phases ended."""
+    """How the phases ended, and the model that they trained."""
 
+    model: torch.nn.Module
     step: int
     seconds: float
     history: list[dict[str, Any]]
@@ -147,21 +150,36 @@ class _Ended:
 
 
 def _run_phases(
-    setting: Setting, phases: Sequence[Phase], *, folder: Path, rank: int, on_validation: OnValidation | None
+    setting: Setting,
+    phases: Sequence[Phase],
+    *,
+    folder: Path,
+    rank: int,
+    on_validation: OnValidation | None,
+    anew: Callable[[], torch.nn.Module],
 ) -> _Ended:
-    """Trains phase after phase, each from the checkpoint that the one before committed."""
+    """Trains phase after phase, each from the checkpoint that the one before committed.
+
+    Under ZeRO each phase also has a model of its own: the start `anew`, with the checkpoint's weights.
+    """
     resumed = agreed(folder, rank=rank)
     if resumed:
         require_same_world(setting.job, resumed.world)
     clock = Clock(resumed.seconds if resumed else 0.0)
-    model, peft, steps = setting.parts.model, setting.peft, setting.steps
+    peft, steps = setting.peft, setting.steps
     per_step = setting.examples.tokens / max(1, len(setting.examples)) * setting.job.training["batch_size"]
     trainer, at = None, resumed
     heard = [listener(on_validation)] if on_validation and rank == 0 else []
     for phase in phases:
         if at and phase.stop <= at.step:
             continue
-        apply_rules(model, phase.rules)
+        if setting.job.zero_stage and at and is_whole(at.folder):
+            if trainer is not None:
+                trainer.accelerator.free_memory()
+                discard(setting.parts.model)
+                setting = replace(setting, parts=replace(setting.parts, model=anew()))
+            load_weights(setting.parts.model, at.folder, kept=setting.kept, peft=peft)
+        apply_rules(setting.parts.model, phase.rules)
         callbacks = [guard(), validator(setting, clock), keeper(setting, phase, clock), *heard]
         callbacks += [after_step(peft, steps)] if peft else []
         callbacks += [reporter(setting.job, steps=steps, tokens_per_step=per_step)] if rank == 0 else []
@@ -171,7 +189,8 @@ def _run_phases(
             at = agreed(folder, rank=rank)
     assert trainer is not None, "the last step has no checkpoint, so there is a phase to train"
     state = trainer.state
-    return _Ended(state.global_step, clock.seconds, state.log_history, resumed.step if resumed else None)
+    resumed_at = resumed.step if resumed else None
+    return _Ended(setting.parts.model, state.global_step, clock.seconds, state.log_history, resumed_at)
 
 
 def trace(
@@ -262,6 +281,8 @@ class _Work:
         self.prepared = store.open_artifact(ArtifactRef.parse(job.prepared)).folder
         self.base = whole_folder(store, ArtifactRef.parse(job.base), plugins, scratch=scratch) if job.base else None
         self.strategy = plugins.load("espalier.model_strategies", Choice(**job.strategy))
+        if quantisation(self.strategy) != "none":
+            require_four_bits(f"candidates.{job.candidate}.strategy.config.quantise")
         self.peft = plugins.load("espalier.peft_methods", Choice(**job.peft)) if job.peft else None
         self.learner = plugins.load("espalier.learners", Choice(**job.learner))
         self.auxiliaries = open_auxiliaries(job, self.learner, store, plugins, scratch=scratch)
@@ -271,7 +292,12 @@ class _Work:
         self.head = built_head(self.learner, task.head(type(task).State.model_validate(self.state["task"])))
         self.budget = Budget(**json.loads((self.prepared / "budget.json").read_text(encoding="utf-8")))
         self.tokenizer = AutoTokenizer.from_pretrained(self.prepared / "tokenizer")
-        self.placement = Placement(zero_stage=job.zero_stage, workers=job.workers, dtype=job.training["dtype"])
+        self.placement = Placement(
+            zero_stage=job.zero_stage,
+            workers=job.workers,
+            dtype=job.training["dtype"],
+            quantise=quantisation(self.strategy),
+        )
 
 
 def _open(job: TrainJob, scratch: Path) -> _Work:
@@ -339,6 +365,7 @@ def _save(job: TrainJob, work: _Work, model: Any, out: Path) -> None:
         "strategy": job.strategy,
         "peft": job.peft,
         "base": job.base if work.peft else None,
+        "quantise": work.placement.quantise,
         "head": {
             "kind": work.head.kind,
             "outputs": work.head.outputs,

@@ -36,24 +36,23 @@ def require_zero(job: TrainJob) -> None:
             given=job.zero_stage,
             remedy="install espalier-training[deepspeed] there (`make setup-deepspeed` in a checkout)",
         )
-    if job.zero_stage == 3 and job.training["early_stopping"] is not None:
-        raise SpecError(
-            "early_stopping keeps the best weights whole, which stage 3 never has",
-            field=f"{at}.training.early_stopping",
-            remedy="remove it, or use zero_stage: 2",
-        )
 
 
-def require_one_phase(job: TrainJob, phases: Sequence[Phase]) -> None:
-    """Raises SpecError for rules that change by step: an engine's shards cannot be handed to the next engine."""
-    if job.zero_stage and len(phases) > 1:
-        raise SpecError(
-            f"{len(phases)} phases under ZeRO stage {job.zero_stage}: DeepSpeed fixes what it trains when it starts",
-            field=f"candidates.{job.candidate}.where.zero_stage",
-            given=job.zero_stage,
-            accepted="0",
-            remedy="remove the controls that change their rules by step, or use zero_stage: 0",
-        )
+def require_thawing(job: TrainJob, phases: Sequence[Phase]) -> None:
+    """Raises SpecError for rules that freeze again what they trained: its full precision ends with its engine."""
+    trained: set[str] = set()
+    for phase in phases if job.zero_stage else ():
+        trains = {name for name, rule in phase.rules.items() if rule.trainable}
+        if frozen := sorted(trained - trains):
+            raise SpecError(
+                f"the phase from step {phase.start} freezes {frozen[0]}, which was trained before, under ZeRO stage "
+                f"{job.zero_stage}",
+                field=f"candidates.{job.candidate}.where.zero_stage",
+                given=job.zero_stage,
+                accepted="0",
+                remedy="remove the control that freezes it, or use zero_stage: 0",
+            )
+        trained |= trains
 
 
 def require_same_world(job: TrainJob, world: Mapping[str, int]) -> None:
@@ -102,12 +101,30 @@ def zero_config(job: TrainJob) -> dict[str, Any] | None:
 
 
 def gathered(model: torch.nn.Module, names: frozenset[str]) -> Mapping[str, torch.Tensor]:
-    """Returns copies of some weights from their shards, by clean name; every worker must call it (a collective)."""
+    """Returns copies of some weights from their shards, by clean name; every worker must call it (a collective).
+
+    What is trained comes in float32 from the optimizer, also where the engine computes with bfloat16 copies.
+    """
     import deepspeed
+    import torch
+    from deepspeed.utils import safe_get_full_fp32_param
 
     found = {}
     for name, parameter in model.named_parameters():
-        if (clean := clean_name(name)) in names:
-            with deepspeed.zero.GatheredParameters([parameter]):
-                found[clean] = parameter.detach().cpu().clone()
+        if (clean := clean_name(name)) not in names or ".original_module." in f".{clean}.":
+            continue
+        if parameter.requires_grad and parameter.dtype != torch.float32:
+            found[clean] = safe_get_full_fp32_param(parameter).detach().cpu().clone()
+            continue
+        with deepspeed.zero.GatheredParameters([parameter]):
+            found[clean] = parameter.detach().cpu().clone()
     return found
+
+
+def discard(model: torch.nn.Module) -> None:
+    """Gives back the memory of a model that was in an engine, wherever it is still named."""
+    for parameter in model.parameters():
+        parameter.grad = None
+        parameter.data = parameter.data.new_empty(0)
+        if hasattr(parameter, "ds_tensor"):  # this worker's shard of it, under stage 3
+            parameter.ds_tensor = None

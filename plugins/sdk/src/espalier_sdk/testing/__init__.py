@@ -5,6 +5,7 @@ from __future__ import annotations
 from espalier_sdk.testing.base_model import check_base_model
 from espalier_sdk.testing.control import check_control
 from espalier_sdk.testing.engine import check_engine
+from espalier_sdk.testing.fourbit import check_beside_four_bits
 from espalier_sdk.testing.learner import check_learner
 from espalier_sdk.testing.metric import check_metric
 from espalier_sdk.testing.peft import check_peft_method
@@ -16,6 +17,7 @@ from espalier_sdk.testing.transform import check_corpus_transform, check_fitted_
 
 __all__ = [
     "check_base_model",
+    "check_beside_four_bits",
     "check_control",
     "check_corpus_transform",
     "check_engine",

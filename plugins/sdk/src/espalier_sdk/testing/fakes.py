@@ -60,11 +60,17 @@ class FakePeft:
     zero_stages: frozenset[ZeroStage] = frozenset({0, 1, 2, 3})
     heads: frozenset[HeadKind] = frozenset({"sequence-classification"})
     mergeable: bool = True
+    quantised: bool = False
 
     def traits(self) -> PeftTraits:
         """Returns the traits."""
         return PeftTraits(
-            self.zero_stages, self.heads, identity_at_start=True, mergeable=self.mergeable, mixes_in_batch=True
+            self.zero_stages,
+            self.heads,
+            identity_at_start=True,
+            mergeable=self.mergeable,
+            mixes_in_batch=True,
+            quantised=self.quantised,
         )
 
 

@@ -14,7 +14,7 @@ from espalier_sdk.choice import Choice
 from espalier_sdk.errors import EspalierError, PluginError, Problem, SpecError
 from espalier_sdk.groups import did_you_mean
 from espalier_sdk.model import Head, HeadKind, Placement
-from espalier_sdk.planning import built_head, compose
+from espalier_sdk.planning import built_head, compose, quantisation
 from pydantic import ValidationError
 
 from espalier_runtime.arithmetic import dtype_of
@@ -163,7 +163,12 @@ def _conflicts(
         controls=[
             loaded[(*at, "controls", i)] for i in range(len(candidate.controls)) if (*at, "controls", i) in loaded
         ],
-        placement=Placement(zero_stage=where.zero_stage, workers=where.workers, dtype=dtype_of(candidate)),
+        placement=Placement(
+            zero_stage=where.zero_stage,
+            workers=where.workers,
+            dtype=dtype_of(candidate),
+            quantise=quantisation(strategy),
+        ),
         has_base=candidate.base is not None,
     ):
         yield document.problem(at, problem, code="conflict")
