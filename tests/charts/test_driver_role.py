@@ -7,5 +7,5 @@ def test_the_driver_starts_ray_jobs_reads_why_they_wait_and_sees_no_secret(chart
     assert can == (
         {("rayjobs", verb) for verb in ("get", "list", "watch", "create", "delete")}
         | {(what, verb) for what in ("pods", "pods/log", "events", "configmaps") for verb in ("get", "list")}
-        | {("jobs", "get")}
+        | {("rayclusters", "get"), ("jobs", "get")}
     )

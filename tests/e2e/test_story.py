@@ -37,7 +37,7 @@ from .conftest import (
     wait_until,
 )
 
-ASKED = {"message": "my parcel never came", "customer": "c1"}
+ASKED = {"message": "my parcel never came"}
 STORY: dict[str, Any] = {}
 
 

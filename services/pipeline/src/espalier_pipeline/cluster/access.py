@@ -134,6 +134,15 @@ def asking(what: str) -> Iterator[None]:
         ) from error
 
 
+def events_of(cluster: Cluster, uid: str) -> list[dict[str, Any]]:
+    """Returns the events about one object, the newest first; an earlier one of the same name has its own."""
+    with asking("events"):
+        found = plain(
+            cluster.core.list_namespaced_event(cluster.namespace, field_selector=f"involvedObject.uid={uid}")
+        )["items"]
+    return sorted(found, key=lambda event: str(event.get("lastTimestamp") or event.get("eventTime")), reverse=True)
+
+
 def plain(found: Any) -> Any:
     """Returns an object of the client as the API writes it: dicts with its own field names."""
     from kubernetes import client

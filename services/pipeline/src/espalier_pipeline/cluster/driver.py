@@ -6,6 +6,8 @@ Holds no state: store and RayJobs tell what is done, so its pod can be killed an
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 import tempfile
 import threading
@@ -32,10 +34,12 @@ from espalier_pipeline.places import Places
 RESULT = "espalier-result "  # the line of the log that carries the result; `submit` takes it out again
 RECEIVE_SECONDS = 900.0
 _STEP_SECONDS = 1.0
+_TERMINATED = 128 + signal.SIGTERM
 
 
 def main(identity: str, sha256: str) -> int:
     """Drives a submission to its end; returns its exit code."""
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(_TERMINATED))  # at once: there is no state to save
     cluster = Cluster.of_pod()
     try:
         with tempfile.TemporaryDirectory(prefix="espalier-driver-") as folder:

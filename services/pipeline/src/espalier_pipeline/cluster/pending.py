@@ -24,8 +24,8 @@ def why_waiting(pod: Mapping[str, Any], events: Iterable[Mapping[str, Any]] = ()
         waiting = (container.get("state") or {}).get("waiting") or {}
         if waiting.get("reason") in _IMAGE:
             return (
-                f"{name} waits: image {container['image']} cannot be had ({waiting['reason']}): see its name and tag, "
-                "and imagePullSecrets"
+                f"{name} waits: image {container['image']} cannot be had: see its name and tag, imagePullSecrets, "
+                "and whether the node reaches its registry"
             )
         if waiting.get("reason") in ("CreateContainerConfigError", "CreateContainerError", "CrashLoopBackOff"):
             return f"{name} waits: {waiting['reason']}: {waiting.get('message', 'see its log')}"

@@ -6,11 +6,12 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from espalier_sdk.errors import ClusterError
 
-from espalier_pipeline.cluster.access import Cluster, asking, plain
+from espalier_pipeline.cluster.access import Cluster, asking, events_of, plain
 from espalier_pipeline.cluster.pending import why_refused, why_waiting
 
 _KIND: dict[str, str] = {"group": "ray.io", "version": "v1", "plural": "rayjobs"}
@@ -44,16 +45,16 @@ class RayJobs:
             )
         return Watched(self, name)
 
-    def get(self, name: str) -> dict[str, Any] | None:
+    def get(self, name: str, *, plural: str = "rayjobs") -> dict[str, Any] | None:
         """Returns a RayJob, or None where there is none; an API server that is away for a while is asked again."""
         from kubernetes.client import ApiException
 
         deadline = time.monotonic() + _AWAY_SECONDS
         while True:
             try:
-                with asking(f"RayJob {name}"):
+                with asking(f"{plural}/{name}"):
                     found = self.cluster.custom.get_namespaced_custom_object(
-                        namespace=self.cluster.namespace, name=name, **_KIND
+                        namespace=self.cluster.namespace, name=name, **{**_KIND, "plural": plural}
                     )
                 return dict(found)
             except ClusterError as error:
@@ -87,16 +88,6 @@ class RayJobs:
                 )["items"]
             )
 
-    def events(self, name: str) -> list[dict[str, Any]]:
-        """Returns the events about an object, the newest first."""
-        with asking(f"events of {name}"):
-            found = plain(
-                self.cluster.core.list_namespaced_event(
-                    self.cluster.namespace, field_selector=f"involvedObject.name={name}"
-                )
-            )["items"]
-        return sorted(found, key=lambda event: str(event.get("lastTimestamp") or event.get("eventTime")), reverse=True)
-
 
 @dataclass
 class Watched:
@@ -121,7 +112,7 @@ class Watched:
             if stage == "Running" or ended:
                 yield from self._log(status)
             elif stage in ("", "Initializing", "Waiting", "New"):
-                yield from self._waiting(status)
+                yield from self._waiting(found)
             if ended or stage in ("Complete", "Failed"):
                 self.reason = status.get("message") or status.get("reason")
                 yield from self._rest(status)
@@ -131,13 +122,13 @@ class Watched:
                 return
             time.sleep(_STEP_SECONDS)
 
-    def _waiting(self, status: Mapping[str, Any]) -> Iterator[str]:
-        cluster = status.get("rayClusterName")
-        sentences = [why_refused(self.jobs.events(self.name))]
-        if cluster:
-            sentences += [why_refused(self.jobs.events(cluster))]
-            for pod in self.jobs.pods(cluster):
-                sentences.append(why_waiting(pod, self.jobs.events(pod["metadata"]["name"])))
+    def _waiting(self, found: Mapping[str, Any]) -> Iterator[str]:
+        events = partial(events_of, self.jobs.cluster)
+        sentences = [why_refused(events(found["metadata"]["uid"]))]
+        if name := (found.get("status") or {}).get("rayClusterName"):
+            if made := self.jobs.get(name, plural="rayclusters"):
+                sentences.append(why_refused(events(made["metadata"]["uid"])))
+            sentences += [why_waiting(pod, events(pod["metadata"]["uid"])) for pod in self.jobs.pods(name)]
         for sentence in sentences:
             if sentence and sentence not in self._told:
                 self._told.add(sentence)

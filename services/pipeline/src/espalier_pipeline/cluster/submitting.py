@@ -20,7 +20,7 @@ from espalier_runtime.specs.checking import check_spec
 from espalier_runtime.specs.reading import choices_of
 from espalier_sdk.errors import EXIT_INTERRUPTED, ClusterError, DataError
 
-from espalier_pipeline.cluster.access import Cluster, Installation, asking, plain
+from espalier_pipeline.cluster.access import Cluster, Installation, asking, events_of, plain
 from espalier_pipeline.cluster.driver import RESULT
 from espalier_pipeline.cluster.pending import why_refused, why_waiting
 from espalier_pipeline.cluster.receive import RECEIVED
@@ -209,17 +209,6 @@ class Job:
         with asking(f"Job {self.name}"):
             self.cluster.batch.delete_namespaced_job(self.name, self.cluster.namespace, propagation_policy="Background")
 
-    def events(self, name: str) -> list[dict[str, Any]]:
-        """Returns the events about an object of the namespace."""
-        with asking(f"events of {name}"):
-            return list(
-                plain(
-                    self.cluster.core.list_namespaced_event(
-                        self.cluster.namespace, field_selector=f"involvedObject.name={name}"
-                    )
-                )["items"]
-            )
-
     def _running_pod(self) -> str:
         deadline, told = time.monotonic() + _START_SECONDS, set[str]()
         while time.monotonic() < deadline:
@@ -229,7 +218,7 @@ class Job:
                     return str(pod["metadata"]["name"])
                 for sentence in self._news(pod, told):
                     print(f"  {sentence}", file=sys.stderr)
-            if not pods and (why := why_refused(self.events(self.name))) and why not in told:
+            if not pods and (why := self._refused()) and why not in told:
                 told.add(why)
                 print(f"  {why}", file=sys.stderr)
             time.sleep(_STEP_SECONDS)
@@ -239,8 +228,12 @@ class Job:
             remedy=f"kubectl -n {self.cluster.namespace} describe job {self.name}",
         )
 
+    def _refused(self) -> str | None:
+        job = self.get()
+        return why_refused(events_of(self.cluster, job["metadata"]["uid"])) if job else None
+
     def _news(self, pod: Mapping[str, Any], told: set[str]) -> Iterator[str]:
-        sentence = why_waiting(pod, self.events(pod["metadata"]["name"]))
+        sentence = why_waiting(pod, events_of(self.cluster, pod["metadata"]["uid"]))
         if sentence and sentence not in told:
             told.add(sentence)
             yield sentence
