@@ -34,6 +34,7 @@ _CONTAINER = "driver"
 _RESTARTS = 20  # of a driver that was killed, which starts where it was
 _FINAL = (1, 2, 3, 4, 6, 7, 8)  # exit codes after which another try would end the same
 _START_SECONDS = 600.0
+_AWAY_SECONDS = 60.0  # of an API server that does not answer while a log is followed
 _STEP_SECONDS = 1.0
 _CHUNK = 1 << 16
 
@@ -73,7 +74,7 @@ def submit(
             )
         identity = identity_of(spec.name, sha256)
         job = Job(cluster, identity)
-        if job.begin(installation, sha256):
+        if job.begin(installation, sha256) or not job.has(sha256):
             job.send(sent, sha256)
     print(f"job              {identity} in {namespace}", file=sys.stderr)
     if detach:
@@ -145,12 +146,13 @@ class Job:
             )
         return True
 
+    def has(self, sha256: str) -> bool:
+        """Returns whether the user's files came whole: who submitted before may have gone away while it sent them."""
+        return RECEIVED in self._receive(sha256).splitlines()
+
     def send(self, file: Path, sha256: str) -> None:
         """Streams the user's files into the driver's pod, once that runs."""
-        pod = self._running_pod()
-        size = file.stat().st_size
-        command = ["python", "-m", "espalier_pipeline.cluster.receive", self.name, sha256, str(size)]
-        answered = run_in_pod(self.cluster, pod, command, stdin=file)
+        answered = self._receive(sha256, str(file.stat().st_size), stdin=file)
         if RECEIVED not in answered.splitlines():
             raise ClusterError(
                 f"the driver's pod did not take the files: {answered.strip()[-300:] or 'it said nothing'}",
@@ -158,6 +160,10 @@ class Job:
                 retryable=True,
                 remedy="submit it again: what was sent whole is not lost",
             )
+
+    def _receive(self, sha256: str, *size: str, stdin: Path | None = None) -> str:
+        command = ["python", "-m", "espalier_pipeline.cluster.receive", self.name, sha256, *size]
+        return run_in_pod(self.cluster, self._running_pod(), command, stdin=stdin)
 
     def pods(self) -> list[dict[str, Any]]:
         """Returns the driver's pods, the oldest first."""
@@ -173,20 +179,28 @@ class Job:
         """Yields the lines of the driver's log, and sentences on what it waits for, until the Job has ended."""
         shown: dict[str, int] = {}
         told: set[str] = set()
-        while True:
-            job = self.get()
-            over = job is None or ended(job) is not None
-            for pod in self.pods():
-                name = pod["metadata"]["name"]
-                if pod["status"]["phase"] == "Pending":
-                    yield from (f"  {sentence}" for sentence in self._news(pod, told))
-                    continue
-                text = self.log(name)
-                yield from text[shown.get(name, 0) :].splitlines()
-                shown[name] = len(text)
-            if over:
-                return
+        answered, over = time.monotonic(), False
+        while not over:
+            try:
+                job = self.get()
+                over = job is None or ended(job) is not None
+                for pod in self.pods():
+                    yield from self._new_lines(pod, shown, told)
+                answered = time.monotonic()
+            except ClusterError as error:
+                if not error.retryable or time.monotonic() - answered > _AWAY_SECONDS:
+                    raise
             time.sleep(_STEP_SECONDS)
+
+    def _new_lines(self, pod: Mapping[str, Any], shown: dict[str, int], told: set[str]) -> Iterator[str]:
+        name = pod["metadata"]["name"]
+        if pod["status"]["phase"] == "Pending":
+            yield from (f"  {sentence}" for sentence in self._news(pod, told))
+            return
+        text = self.log(name)
+        whole = text.rfind("\n") + 1  # the last line may still grow; all that a driver prints ends its line
+        yield from text[shown.get(name, 0) : whole].splitlines()
+        shown[name] = max(shown.get(name, 0), whole)
 
     def exit_code(self) -> int:
         """Returns the exit code of the driver's last pod; ClusterError where the Job ended without one."""
