@@ -83,6 +83,7 @@ def test_a_driver_that_starts_again_does_not_repeat_what_its_job_has_done(store:
     driver, jobs = driven(store, DONE)
     driver.run([[Segment("data", "cpu")], [Segment("rest", "cpu")]])
     assert jobs.made == [f"{IDENTITY}-rest"]
+    assert jobs.deleted == [f"{IDENTITY}-data", f"{IDENTITY}-rest"]
 
 
 def test_what_another_submission_left_counts_for_nothing(store: Store) -> None:

@@ -82,9 +82,10 @@ class Driver:
     def _segment(self, segment: Segment) -> dict[str, Any]:
         retries = int(self.installation.settings.get("retries", 5))
         for attempt in range(retries + 1):
-            if done := self._outcome(segment):
-                return done
             name = job_name(self.identity, segment, attempt)
+            if done := self._outcome(segment):
+                self.jobs.delete(name)  # a driver that was killed left it, with the CPUs that it holds
+                return done
             watched = self._make(name, segment, attempt)
             for text in watched.follow():
                 self._print(segment, text)
