@@ -99,3 +99,14 @@ def test_labels_of_any_letters_make_a_spec_that_can_be_read(tmp_path: Path, labe
     infer_spec([table(tmp_path, "mail.jsonl", lines, header=None)], out)
     assert set(check(out).candidates) == {"scratch", "full", "lora"}
     assert not list(tmp_path.glob("*.part"))
+
+
+def test_files_that_are_not_read_to_their_end_are_said_not_to_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "sorted.csv"
+    rows = [f"a sentence of number {number} or so,intent{number // 100}" for number in range(1500)]
+    path.write_text("text,label\n" + "\n".join(rows) + "\n")
+    assert guess([path]).classes == "15 classes"
+    monkeypatch.setattr("espalier_pipeline.inference.SAMPLE_ROWS", 500)
+    assert guess([path]).classes == "at least 5 classes in the first 500 rows"

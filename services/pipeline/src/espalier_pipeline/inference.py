@@ -19,7 +19,7 @@ from espalier_sdk.columns import ERROR, RESERVED_PREFIX
 from espalier_sdk.errors import DataError, EspalierError, SpecError
 from espalier_sdk.groups import did_you_mean
 
-SAMPLE_ROWS = 5000
+SAMPLE_ROWS = 50_000  # read in a second; rows that stand label by label must not hide the later labels
 _KNOWN = {".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".txt"}
 _TARGET_WORDS = ("label", "target", "class", "category", "queue", "intent", "topic", "sentiment", "tag", "type", "y")
 _TEXT_WORDS = ("text", "message", "body", "sentence", "content", "comment", "review", "question", "description")
@@ -49,6 +49,14 @@ class Guess:
     target: str = ""
     group: str | None = None
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def classes(self) -> str:
+        """Returns how many labels there are, or how many at least where the files were not read to their end."""
+        count = self.facts[self.target].distinct
+        return (
+            f"{count} classes" if self.rows < SAMPLE_ROWS else f"at least {count} classes in the first {self.rows} rows"
+        )
 
 
 def guess(paths: Sequence[Path], *, text: str | None = None, target: str | None = None) -> Guess:

@@ -41,11 +41,10 @@ def infer_spec(data: Sequence[Path], out: Path, *, text: str | None = None, targ
         raise SpecError("is there already", file=str(out), remedy="remove it, or give another --out")
     found = guess(data, text=text, target=target)
     _write(_spec(found, data, out), out)
-    labels = found.facts[found.target]
     told = [
         f"read             {found.rows} rows, columns {', '.join(found.facts)}",
         f"text             {found.text}, {found.facts[found.text].mean_characters:.0f} characters on average",
-        f"target           {found.target}, {labels.distinct} classes: {_classes(found)}",
+        f"target           {found.target}, {found.classes}: {_classes(found)}",
     ]
     if found.group:
         told.append(f"group            {found.group}: its rows stay on one side of the split")
@@ -81,7 +80,7 @@ def _spec(found: Guess, data: Sequence[Path], out: Path) -> str:
 name: {name}
 
 objective:
-  # {found.facts[found.target].distinct} classes: {_classes(found)}
+  # {found.classes}: {_classes(found)}
   task: {{name: classification, config: {{text: {_scalar(found.text)}, target: {_scalar(found.target)}}}}}
   metric: macro_f1                  # every class counts alike, however rare it is
   # at_least: 0.85                  # below this, `espalier run` ends with exit code 6
@@ -128,7 +127,7 @@ def _tokens(found: Guess) -> int:
 def _classes(found: Guess) -> str:
     values = found.facts[found.target].values
     shown = ", ".join(f"{_one_line(value)} ({number})" for value, number in values[:8])
-    return shown + (f" and {len(values) - 8} more" if len(values) > 8 else "")
+    return shown + (f" and {found.facts[found.target].distinct - 8} more" if len(values) > 8 else "")
 
 
 def _one_line(text: str) -> str:
