@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from espalier_pipeline.cluster.access import Installation
-from espalier_pipeline.cluster.driver import Driver
+from espalier_pipeline.cluster.driver import AGAIN, Driver
 from espalier_pipeline.cluster.segments import Segment, outcome_path
 from espalier_pipeline.cluster.submitting import driver_job, ended
 from espalier_runtime import shelf
@@ -20,7 +20,7 @@ IDENTITY, UID = "triage-0123456789", "u-1"
 INSTALLATION = Installation(
     driver={"spec": {"containers": [{"name": "driver", "image": "espalier/core:0.1.0"}]}},
     pools={"cpu": {"rayClusterSpec": {"headGroupSpec": {"template": {}}}}},
-    settings={"release": "e", "preRunningDeadlineSeconds": 600, "retries": 2},
+    settings={"release": "e", "preRunningDeadlineSeconds": 600},
 )
 DONE = {"exit_code": 0, "retryable": False, "result": {"run": "1"}}
 MISSED = {"exit_code": 6, "retryable": False, "result": {"run": "1"}}
@@ -39,26 +39,27 @@ class FakeJobs:
     def adopt_or_create(self, name: str, manifest: Mapping[str, Any], *, owner: str) -> FakeWatched:
         self.made.append(name)
         assert manifest["metadata"]["name"] == name
-        return FakeWatched(self, str(manifest["spec"]["entrypoint"]).split()[6])
+        words = str(manifest["spec"]["entrypoint"]).split()
+        return FakeWatched(self, words[6], int(words[7]))
 
     def delete(self, name: str) -> None:
         self.deleted.append(name)
 
 
 class FakeWatched:
-    reason = "OOMKilled"
+    reason, may_retry = "OOMKilled", True
 
-    def __init__(self, jobs: FakeJobs, segment: str) -> None:
-        self.jobs, self.segment = jobs, segment
+    def __init__(self, jobs: FakeJobs, segment: str, attempt: int) -> None:
+        self.jobs, self.segment, self.attempt = jobs, segment, attempt
 
     def follow(self) -> Iterator[str]:
         yield f"log of {self.segment}\n"
         if (outcome := self.jobs.outcomes.pop(0)) is not None:
-            left(self.jobs.store, self.segment, outcome)
+            left(self.jobs.store, self.segment, outcome, attempt=self.attempt)
 
 
-def left(store: Store, segment: str, outcome: Mapping[str, Any], uid: str = UID) -> None:
-    shelf.put(store, outcome_path(IDENTITY, uid, segment), [json.dumps(outcome).encode()])
+def left(store: Store, segment: str, outcome: Mapping[str, Any], uid: str = UID, attempt: int = 0) -> None:
+    shelf.put(store, outcome_path(IDENTITY, uid, segment, attempt), [json.dumps(outcome).encode()])
 
 
 def driven(store: Store, *outcomes: dict[str, Any] | None) -> tuple[Driver, FakeJobs]:
@@ -101,10 +102,26 @@ def test_what_died_and_what_may_pass_are_tried_again(store: Store, capsys: pytes
 
 
 def test_after_the_last_try_the_reason_is_told(store: Store) -> None:
-    driver, jobs = driven(store, None, None, None)
+    driver, jobs = driven(store, *[None] * 6)
     with pytest.raises(ClusterError, match="died without a word: OOMKilled"):
         driver.run([[Segment("all", "cpu")]])
-    assert len(jobs.made) == 3
+    assert len(jobs.made) == len(jobs.deleted) == 6
+
+
+def test_a_driver_that_starts_again_goes_on_at_the_try_that_was_at_work(store: Store) -> None:
+    left(store, "all", LOST)
+    driver, jobs = driven(store, DONE)
+    driver.run([[Segment("all", "cpu")]])
+    assert jobs.made == [f"{IDENTITY}-all-r1"]
+    assert jobs.deleted == [f"{IDENTITY}-all", f"{IDENTITY}-all-r1"]
+
+
+def test_what_the_operator_has_refused_is_not_tried_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FakeWatched, "may_retry", False)
+    driver, jobs = driven(store, None)
+    with pytest.raises(ClusterError, match="died without a word"):
+        driver.run([[Segment("all", "cpu")]])
+    assert len(jobs.made) == 1
 
 
 def test_what_failed_for_a_reason_is_not_tried_again(store: Store) -> None:
@@ -121,7 +138,8 @@ def test_the_job_of_a_driver_restarts_what_was_killed_and_leaves_what_failed() -
     disruption, final = made["spec"]["podFailurePolicy"]["rules"]
     assert disruption["action"] == "Ignore"
     assert 137 not in final["onExitCodes"]["values"]
-    assert {2, 3, 4, 8} <= set(final["onExitCodes"]["values"])
+    assert AGAIN not in final["onExitCodes"]["values"]
+    assert {2, 3, 4, 5, 8} <= set(final["onExitCodes"]["values"])
     assert made["spec"]["template"]["metadata"]["labels"]["espalier.dev/submission"] == IDENTITY
     assert "command" not in INSTALLATION.driver["spec"]["containers"][0]
 

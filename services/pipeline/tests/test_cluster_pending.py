@@ -27,7 +27,10 @@ def waiting(reason: str, message: str = "") -> dict[str, Any]:
         (unscheduled("0/1 nodes are available: 1 Insufficient cpu, 1 Insufficient memory."), "enough cpu and memory"),
         (unscheduled("0/4 nodes are available: 3 Insufficient nvidia.com/gpu."), "enough nvidia.com/gpu"),
         (unscheduled("0/2 nodes are available: 2 node(s) had untolerated taint {a: b}."), "selector and tolerations"),
-        (unscheduled("pod has unbound immediate PersistentVolumeClaims: persistentvolumeclaim x"), "storage class"),
+        (
+            unscheduled("0/5 nodes: pod has unbound immediate PersistentVolumeClaims. not found"),
+            "storage class",
+        ),
         (waiting("ErrImageNeverPull"), "image espalier/torch:9 cannot be had"),
         (waiting("ImagePullBackOff"), "imagePullSecrets"),
         (waiting("CreateContainerConfigError", 'secret "x" not found'), 'secret "x" not found'),

@@ -91,7 +91,7 @@ def test_a_ray_job_starts_its_segment_with_the_workers_that_the_spec_asks_for() 
     (group,) = made["spec"]["rayClusterSpec"]["workerGroupSpecs"]
     assert (group["replicas"], group["minReplicas"], group["maxReplicas"]) == (1, 1, 1)
     assert made["spec"]["entrypoint"] == (
-        "python -m espalier_pipeline.cluster.segment triage-0123456789 ab u-1 c-large --only train --candidate large"
+        "python -m espalier_pipeline.cluster.segment triage-0123456789 ab u-1 c-large 1 --only train --candidate large"
     )
     assert (made["spec"]["submissionMode"], made["spec"]["backoffLimit"]) == ("HTTPMode", 0)
     assert POOLS["a100"]["rayClusterSpec"]["workerGroupSpecs"][0]["replicas"] == 2  # type: ignore[index]
@@ -102,3 +102,38 @@ def test_names_stay_within_what_kuberay_takes() -> None:
     longest = job_name(identity, Segment("c-" + "x" * 60, "a100"), 12)
     assert len(longest) <= 47
     assert job_name(identity, Segment("c-" + "x" * 59 + "y", "a100"), 12) != longest
+    for length in range(1, 20):
+        assert len(job_name(identity, Segment("c" * length, "a100"), 5)) <= 47
+    assert identity_of("2024-triage-", "f" * 64) == "run-2024-triage-ffffffffff"
+
+
+def test_what_a_candidate_of_another_pool_refers_to_is_trained_before_it_on_its_own(tmp_path: Path) -> None:
+    text = SPEC.replace("base: {from: large}", "base: {from: small}")
+    _, second, third, _ = waves(written(tmp_path, text), installation())
+    assert [segment.name for segment in second] == ["c-small", "c-large", "c-other"]
+    assert (second[0].pool, second[0].workers) == ("cpu", 0)
+    assert [segment.name for segment in third] == ["c-policy"]
+
+
+@pytest.mark.parametrize(
+    ("where", "told"),
+    [
+        ("gpus_per_worker: 3", "wants 3 GPUs per worker, and a pod of pool a100 has 2"),
+        ("workers: 3, gpus_per_worker: 2", "needs 3 pods of pool a100, which has 2"),
+    ],
+)
+def test_a_worker_fits_into_one_pod(tmp_path: Path, where: str, told: str) -> None:
+    with pytest.raises(SpecError, match=told):
+        waves(written(tmp_path, SPEC.replace("workers: 4, gpus_per_worker: 1", where)), installation())
+
+
+def test_a_pool_without_workers_computes_on_its_head(tmp_path: Path) -> None:
+    pools = {**POOLS, "spare": POOLS["cpu"]}
+    _, second, *_ = waves(written(tmp_path, SPEC), installation(pools))
+    assert next(one for one in second if one.pool == "spare").workers == 0
+
+
+def test_a_learning_curve_of_another_pool_is_refused(tmp_path: Path) -> None:
+    text = SPEC.replace("base: minilm, where: {pool: spare", "base: minilm, learning_curve: [0.5], where: {pool: spare")
+    with pytest.raises(SpecError, match="its learning curve would be on cpu"):
+        waves(written(tmp_path, text), installation())

@@ -17,6 +17,7 @@ from espalier_sdk.errors import ClusterError
 POOLS_LABEL = "espalier.dev/pools=true"
 SETTINGS_FOLDER = Path("/etc/espalier")  # where the driver's pod has the same ConfigMap
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+API_CODES = ("kubernetes", "unreachable")  # of errors that the API server, or its absence, is the cause of
 _REMEDIES = {
     401: "the token of this kubeconfig has expired, or is another cluster's: log in again",
     403: "ask for the chart's Role: values `submitters` bind it to a user or group",

@@ -24,7 +24,7 @@ from espalier_runtime.store import Store
 from espalier_sdk.errors import ClusterError, DataError, EspalierError, Problem
 
 from espalier_pipeline.children import error_of
-from espalier_pipeline.cluster.access import Cluster, Installation, asking
+from espalier_pipeline.cluster.access import API_CODES, Cluster, Installation, asking
 from espalier_pipeline.cluster.rayjobs import RayJobs, Watched
 from espalier_pipeline.cluster.segments import Segment, bundle_path, job_name, outcome_path, ray_job, waves
 from espalier_pipeline.commands.printing import print_problems
@@ -32,7 +32,9 @@ from espalier_pipeline.packing import unbundle
 from espalier_pipeline.places import Places
 
 RESULT = "espalier-result "  # the line of the log that carries the result; `submit` takes it out again
-RECEIVE_SECONDS = 900.0
+AGAIN = 75  # as sysexits' EX_TEMPFAIL: the API server was away, and another pod may go on
+RECEIVE_SECONDS = 7200.0  # for 500 MiB over a slow line
+_RETRIES = 5
 _STEP_SECONDS = 1.0
 _TERMINATED = 128 + signal.SIGTERM
 
@@ -54,7 +56,8 @@ def main(identity: str, sha256: str) -> int:
     except EspalierError as error:
         print_problems(error.problems)
         _print_result({"errors": [problem.to_json() for problem in error.problems]})
-        return error.exit_code
+        again = error.retryable and error.problems[0].code in API_CODES
+        return AGAIN if again else error.exit_code
     _print_result(outcome["result"])
     return int(outcome["exit_code"])
 
@@ -80,24 +83,35 @@ class Driver:
         return outcome
 
     def _segment(self, segment: Segment) -> dict[str, Any]:
-        retries = int(self.installation.settings.get("retries", 5))
-        for attempt in range(retries + 1):
+        for attempt in range(_RETRIES + 1):
             name = job_name(self.identity, segment, attempt)
-            if done := self._outcome(segment):
-                self.jobs.delete(name)  # a driver that was killed left it, with the CPUs that it holds
-                return done
-            watched = self._make(name, segment, attempt)
-            for text in watched.follow():
-                self._print(segment, text)
-            outcome = self._outcome(segment) or self._left(segment)
-            self.jobs.delete(name)
-            if outcome is not None and not outcome.get("errors"):
-                return outcome
-            error = self._error(segment, outcome, watched.reason)
-            if not error.retryable or attempt == retries:
+            left, retryable = self._left(segment, attempt), True
+            if left is None:
+                watched = self._make(name, segment, attempt)
+                for text in watched.follow():
+                    self._print(segment, text)
+                retryable = watched.may_retry
+                left = self._left(segment, attempt) or self._died(segment, attempt, watched.reason)
+            self.jobs.delete(name)  # also one whose end a driver that was killed did not see: it holds its CPUs
+            if not left.get("errors"):
+                return left
+            problems = tuple(Problem(**problem) for problem in left["errors"])
+            error = error_of(int(left["exit_code"]), problems, retryable=bool(left["retryable"]))
+            if not (retryable and error.retryable) or attempt == _RETRIES:
                 raise error
             self._print(segment, f"{error.problems[0].message}; once more\n")
         raise AssertionError("unreachable")
+
+    def _died(self, segment: Segment, attempt: int, reason: str | None) -> dict[str, Any]:
+        """Leaves for a driver that starts again that an attempt came to nothing, and returns that."""
+        problem = Problem(
+            code="segment_died",
+            message=f"segment {segment.name} died without a word{f': {reason}' if reason else ''}",
+            remedy="what was complete is not repeated; submit it again",
+        )
+        left = {"exit_code": ClusterError.exit_code, "retryable": True, "errors": [problem.to_json()]}
+        shelf.put(self.store, self._path(segment, attempt), [json.dumps(left).encode()])
+        return left
 
     def _make(self, name: str, segment: Segment, attempt: int) -> Watched:
         owner = {
@@ -105,7 +119,7 @@ class Driver:
             "kind": "Job",
             "name": self.identity,
             "uid": self.uid,
-            "controller": True,
+            "controller": False,  # a queue must see the RayJob for itself, not as a part of the Job
             "blockOwnerDeletion": False,
         }
         manifest = ray_job(
@@ -113,25 +127,12 @@ class Driver:
         )
         return self.jobs.adopt_or_create(name, manifest, owner=self.uid)
 
-    def _outcome(self, segment: Segment) -> dict[str, Any] | None:
-        """Returns how a segment ended, where it came to a result."""
-        left = self._left(segment)
-        return left if left is not None and not left.get("errors") else None
-
-    def _left(self, segment: Segment) -> dict[str, Any] | None:
-        text = shelf.get(self.store, outcome_path(self.identity, self.uid, segment.name))
+    def _left(self, segment: Segment, attempt: int) -> dict[str, Any] | None:
+        text = shelf.get(self.store, self._path(segment, attempt))
         return None if text is None else dict(json.loads(text))
 
-    def _error(self, segment: Segment, outcome: Mapping[str, Any] | None, reason: str | None) -> EspalierError:
-        if outcome is None:
-            return ClusterError(
-                f"segment {segment.name} died without a word{f': {reason}' if reason else ''}",
-                code="segment_died",
-                retryable=True,
-                remedy="what was complete is not repeated; submit it again",
-            )
-        problems = tuple(Problem(**problem) for problem in outcome["errors"])
-        return error_of(int(outcome["exit_code"]), problems, retryable=bool(outcome["retryable"]))
+    def _path(self, segment: Segment, attempt: int) -> str:
+        return outcome_path(self.identity, self.uid, segment.name, attempt)
 
     def _print(self, segment: Segment, text: str) -> None:
         with self._printing:

@@ -29,7 +29,20 @@ _RIGHTS = (  # group, resource, verb: what `submit`, `runs`, `logs` and `stop` d
     ("", "pods/exec", "get"),
     ("", "events", "list"),
 )
-_UNITS = {"m": 1e-3, "": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30}
+_UNITS = {
+    "m": 1e-3,
+    "": 1.0,
+    "k": 1e3,
+    "M": 1e6,
+    "G": 1e9,
+    "T": 1e12,
+    "P": 1e15,
+    "Ki": 2.0**10,
+    "Mi": 2.0**20,
+    "Gi": 2.0**30,
+    "Ti": 2.0**40,
+    "Pi": 2.0**50,
+}
 _INVENTORY = (
     "import json; from espalier_runtime.plugins import Plugins; p = Plugins(); "
     "print(json.dumps([p.use(f.group, f.name).model_dump(mode='json') for f in p.inventory()]))"

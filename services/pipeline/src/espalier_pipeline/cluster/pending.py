@@ -53,7 +53,7 @@ def _unschedulable(message: str) -> str:
     if scarce:
         what = " and ".join(scarce)
         return f"no node has enough {what} free: end what else runs, lower the pool's requests, or add a node"
-    if "persistentvolumeclaim" in message:
+    if "persistentvolumeclaim" in message.lower():
         return f"its claim is not bound: see the storage class ({message})"
     if "taint" in message or "node selector" in message or "node(s) didn't match" in message:
         return f"no node fits the pool's selector and tolerations ({message})"

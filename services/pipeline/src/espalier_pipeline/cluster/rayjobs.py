@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -16,6 +16,7 @@ from espalier_pipeline.cluster.pending import why_refused, why_waiting
 
 _KIND: dict[str, str] = {"group": "ray.io", "version": "v1", "plural": "rayjobs"}
 _STEP_SECONDS = 2.0
+_FINAL_REASONS = ("DeadlineExceeded", "PreRunningDeadlineExceeded", "ValidationFailed")  # again would end the same
 _GONE_SECONDS = 180.0
 _AWAY_SECONDS = 120.0  # of an API server that does not answer: the driver outlives its restart
 _LAST_LOG_SECONDS = 10.0
@@ -39,54 +40,30 @@ class RayJobs:
             if time.monotonic() > deadline:
                 raise ClusterError(f"RayJob {name} of an earlier submission does not go away", code="leftover")
             time.sleep(_STEP_SECONDS)
-        with asking(f"RayJob {name}"):
-            self.cluster.custom.create_namespaced_custom_object(
-                namespace=self.cluster.namespace, body=dict(manifest), **_KIND
-            )
+        create = self.cluster.custom.create_namespaced_custom_object
+        try:
+            patiently(f"RayJob {name}", lambda: create(namespace=self.cluster.namespace, body=dict(manifest), **_KIND))
+        except ClusterError as error:
+            if getattr(error.__cause__, "status", None) != 409:  # made by a call whose answer was lost
+                raise
         return Watched(self, name)
 
     def get(self, name: str, *, plural: str = "rayjobs") -> dict[str, Any] | None:
-        """Returns a RayJob, or None where there is none; an API server that is away for a while is asked again."""
-        from kubernetes.client import ApiException
-
-        deadline = time.monotonic() + _AWAY_SECONDS
-        while True:
-            try:
-                with asking(f"{plural}/{name}"):
-                    found = self.cluster.custom.get_namespaced_custom_object(
-                        namespace=self.cluster.namespace, name=name, **{**_KIND, "plural": plural}
-                    )
-                return dict(found)
-            except ClusterError as error:
-                if isinstance(error.__cause__, ApiException) and error.__cause__.status == 404:
-                    return None
-                if not error.retryable or time.monotonic() > deadline:
-                    raise
-            time.sleep(_STEP_SECONDS)
+        """Returns a RayJob, or None where there is none."""
+        kind, find = {**_KIND, "plural": plural}, self.cluster.custom.get_namespaced_custom_object
+        found = patiently(f"{plural}/{name}", lambda: find(namespace=self.cluster.namespace, name=name, **kind))
+        return None if found is None else dict(found)
 
     def delete(self, name: str) -> None:
         """Lets a RayJob and its pods go; one that is gone already is none to worry about."""
-        from kubernetes.client import ApiException
-
-        try:
-            with asking(f"RayJob {name}"):
-                self.cluster.custom.delete_namespaced_custom_object(
-                    namespace=self.cluster.namespace, name=name, propagation_policy="Background", **_KIND
-                )
-        except ClusterError as error:
-            if not (isinstance(error.__cause__, ApiException) and error.__cause__.status == 404):
-                raise
+        delete, how = self.cluster.custom.delete_namespaced_custom_object, {"propagation_policy": "Background"}
+        patiently(f"RayJob {name}", lambda: delete(namespace=self.cluster.namespace, name=name, **how, **_KIND))
 
     def pods(self, ray_cluster: str) -> list[dict[str, Any]]:
         """Returns the pods of a RayCluster as the API writes them."""
-        with asking(f"pods of {ray_cluster}"):
-            return list(
-                plain(
-                    self.cluster.core.list_namespaced_pod(
-                        self.cluster.namespace, label_selector=f"ray.io/cluster={ray_cluster}"
-                    )
-                )["items"]
-            )
+        selector, find = f"ray.io/cluster={ray_cluster}", self.cluster.core.list_namespaced_pod
+        found = patiently("pods", lambda: find(self.cluster.namespace, label_selector=selector))
+        return [] if found is None else list(plain(found)["items"])
 
 
 @dataclass
@@ -96,6 +73,7 @@ class Watched:
     jobs: RayJobs
     name: str
     reason: str | None = None
+    may_retry: bool = True
     _seen: int = 0
     _told: set[str] = field(default_factory=set)
     _head: str | None = None
@@ -113,8 +91,11 @@ class Watched:
                 yield from self._log(status)
             elif stage in ("", "Initializing", "Waiting", "New"):
                 yield from self._waiting(found)
-            if ended or stage in ("Complete", "Failed"):
+            elif stage in ("Suspended", "Suspending"):
+                yield from self._once([f"{self.name} waits: a queue has suspended it"])
+            if ended or stage in ("Complete", "Failed", "ValidationFailed"):
                 self.reason = status.get("message") or status.get("reason")
+                self.may_retry = status.get("reason") not in _FINAL_REASONS and stage != "ValidationFailed"
                 yield from self._rest(status)
                 return
             if self._lost(status):
@@ -123,12 +104,17 @@ class Watched:
             time.sleep(_STEP_SECONDS)
 
     def _waiting(self, found: Mapping[str, Any]) -> Iterator[str]:
-        events = partial(events_of, self.jobs.cluster)
+        def events(uid: str) -> list[dict[str, Any]]:
+            return patiently("events", partial(events_of, self.jobs.cluster, uid)) or []
+
         sentences = [why_refused(events(found["metadata"]["uid"]))]
         if name := (found.get("status") or {}).get("rayClusterName"):
             if made := self.jobs.get(name, plural="rayclusters"):
                 sentences.append(why_refused(events(made["metadata"]["uid"])))
             sentences += [why_waiting(pod, events(pod["metadata"]["uid"])) for pod in self.jobs.pods(name)]
+        yield from self._once(sentences)
+
+    def _once(self, sentences: Iterable[str | None]) -> Iterator[str]:
         for sentence in sentences:
             if sentence and sentence not in self._told:
                 self._told.add(sentence)
@@ -166,7 +152,7 @@ class Watched:
             return ""
 
     def _lost(self, status: Mapping[str, Any]) -> bool:
-        """Tells whether the pod that the job ran in is gone or another: the operator would wait on."""
+        """Tells whether the pod that the job ran in is gone or another: the operator would start it there anew."""
         cluster = status.get("rayClusterName")
         if not cluster or status.get("jobDeploymentStatus") != "Running":
             return False
@@ -176,6 +162,21 @@ class Watched:
             self._head = marks[0] if marks else None
             return False
         return self._head not in marks
+
+
+def patiently(what: str, ask: Callable[[], Any]) -> Any:
+    """Returns what the API server answers, None for what is not there; one that is away for a while is asked again."""
+    deadline = time.monotonic() + _AWAY_SECONDS
+    while True:
+        try:
+            with asking(what):
+                return ask()
+        except ClusterError as error:
+            if getattr(error.__cause__, "status", None) == 404:
+                return None
+            if not error.retryable or time.monotonic() > deadline:
+                raise
+        time.sleep(_STEP_SECONDS)
 
 
 def _mark(pod: Mapping[str, Any]) -> str:

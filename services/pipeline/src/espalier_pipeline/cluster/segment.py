@@ -28,7 +28,13 @@ from espalier_pipeline.view import PlainView
 
 
 def main(
-    identity: str, sha256: str, submission: str, segment: str, only: str | None = None, candidate: str | None = None
+    identity: str,
+    sha256: str,
+    submission: str,
+    segment: str,
+    attempt: int,
+    only: str | None = None,
+    candidate: str | None = None,
 ) -> None:
     """Does the stages and exits with their code."""
     store = Store.open(Places.of().store)
@@ -40,7 +46,7 @@ def main(
             problems = [problem.to_json() for problem in error.problems]
             outcome = {"exit_code": error.exit_code, "retryable": error.retryable, "errors": problems}
     text = json.dumps(outcome, default=str).encode()
-    shelf.put(store, outcome_path(identity, submission, segment), [text])
+    shelf.put(store, outcome_path(identity, submission, segment, attempt), [text])
     sys.exit(outcome["exit_code"])
 
 

@@ -5,6 +5,7 @@ Needs nothing but a kubeconfig. The Job's name derives from what is sent: the sa
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 import sys
@@ -32,7 +33,7 @@ MOST_BYTES = 500 * 2**20
 KEPT_SECONDS = 7 * 24 * 3600
 _CONTAINER = "driver"
 _RESTARTS = 20  # of a driver that was killed, which starts where it was
-_FINAL = (1, 2, 3, 4, 6, 7, 8)  # exit codes after which another try would end the same
+_FINAL = (1, 2, 3, 4, 5, 6, 7, 8)  # exit codes after which another try would end the same
 _START_SECONDS = 600.0
 _AWAY_SECONDS = 60.0  # of an API server that does not answer while a log is followed
 _STEP_SECONDS = 1.0
@@ -148,12 +149,13 @@ class Job:
 
     def has(self, sha256: str) -> bool:
         """Returns whether the user's files came whole: who submitted before may have gone away while it sent them."""
-        return RECEIVED in self._receive(sha256).splitlines()
+        answered = self._receive(sha256)
+        return answered is None or RECEIVED in answered.splitlines()
 
     def send(self, file: Path, sha256: str) -> None:
         """Streams the user's files into the driver's pod, once that runs."""
         answered = self._receive(sha256, str(file.stat().st_size), stdin=file)
-        if RECEIVED not in answered.splitlines():
+        if answered is not None and RECEIVED not in answered.splitlines():
             raise ClusterError(
                 f"the driver's pod did not take the files: {answered.strip()[-300:] or 'it said nothing'}",
                 code="not_sent",
@@ -161,9 +163,11 @@ class Job:
                 remedy="submit it again: what was sent whole is not lost",
             )
 
-    def _receive(self, sha256: str, *size: str, stdin: Path | None = None) -> str:
+    def _receive(self, sha256: str, *size: str, stdin: Path | None = None) -> str | None:
+        """Returns what the driver's pod answers; None where the Job has ended, of which its log tells."""
         command = ["python", "-m", "espalier_pipeline.cluster.receive", self.name, sha256, *size]
-        return run_in_pod(self.cluster, self._running_pod(), command, stdin=stdin)
+        pod = self._running_pod()
+        return None if pod is None else run_in_pod(self.cluster, pod, command, stdin=stdin)
 
     def pods(self) -> list[dict[str, Any]]:
         """Returns the driver's pods, the oldest first."""
@@ -179,13 +183,14 @@ class Job:
         """Yields the lines of the driver's log, and sentences on what it waits for, until the Job has ended."""
         shown: dict[str, int] = {}
         told: set[str] = set()
-        answered, over = time.monotonic(), False
-        while not over:
+        answered = time.monotonic()
+        while True:
             try:
                 job = self.get()
-                over = job is None or ended(job) is not None
                 for pod in self.pods():
                     yield from self._new_lines(pod, shown, told)
+                if job is None or ended(job) is not None:
+                    return
                 answered = time.monotonic()
             except ClusterError as error:
                 if not error.retryable or time.monotonic() - answered > _AWAY_SECONDS:
@@ -223,10 +228,12 @@ class Job:
         with asking(f"Job {self.name}"):
             self.cluster.batch.delete_namespaced_job(self.name, self.cluster.namespace, propagation_policy="Background")
 
-    def _running_pod(self) -> str:
+    def _running_pod(self) -> str | None:
         deadline, told = time.monotonic() + _START_SECONDS, set[str]()
         while time.monotonic() < deadline:
-            pods = self.pods()
+            job, pods = self.get(), self.pods()
+            if job is None or ended(job) is not None:
+                return None
             for pod in pods:
                 if pod["status"]["phase"] == "Running":
                     return str(pod["metadata"]["name"])
@@ -254,18 +261,20 @@ class Job:
 
     def log(self, pod: str) -> str:
         """Returns what a pod of the driver has printed so far; empty while its container starts."""
-        from kubernetes.client import ApiException
-
+        read = self.cluster.core.read_namespaced_pod_log
         try:
-            return str(self.cluster.core.read_namespaced_pod_log(pod, self.cluster.namespace, container=_CONTAINER))
-        except ApiException:  # its container starts, or is gone
-            return ""
+            with asking(f"log of {pod}"):
+                return str(read(pod, self.cluster.namespace, container=_CONTAINER))
+        except ClusterError as error:
+            if getattr(error.__cause__, "status", None) in (400, 404):  # its container starts, or is gone
+                return ""
+            raise
 
 
 def driver_job(name: str, installation: Installation, sha256: str) -> dict[str, Any]:
     """Returns the Job of a driver, its pod as the chart has it."""
     template = json.loads(json.dumps(installation.driver))
-    labels = {**installation.settings.get("labels", {}), LABEL: name}
+    labels = {LABEL: name}
     template.setdefault("metadata", {}).setdefault("labels", {}).update(labels)
     container = next(one for one in template["spec"]["containers"] if one["name"] == _CONTAINER)
     container["command"] = ["python", "-m", "espalier_pipeline.cluster.driver", name, sha256]
@@ -299,13 +308,23 @@ def ended(job: Mapping[str, Any]) -> str | None:
     return None
 
 
+@contextlib.contextmanager
+def _turning(kind: type[Exception]) -> Iterator[None]:
+    """Turns a connection that breaks into an OSError, as every other one is."""
+    try:
+        yield
+    except kind as error:
+        raise ConnectionError(f"the connection to the pod broke: {error}") from error
+
+
 def run_in_pod(
     cluster: Cluster, pod: str, command: Sequence[str], *, container: str = _CONTAINER, stdin: Path | None = None
 ) -> str:
     """Runs a command in a container, sends it a file, and returns all that it printed."""
     from kubernetes.stream import stream
+    from websocket import WebSocketException
 
-    with asking(f"pod {pod}"):
+    with asking(f"pod {pod}"), _turning(WebSocketException):
         channel = stream(
             cluster.core.connect_get_namespaced_pod_exec,
             pod,
