@@ -28,7 +28,13 @@ POOLS = {
     "a100": {"gpus": 2, "rayClusterSpec": CLUSTER},
     "spare": {"gpus": 0, "rayClusterSpec": CLUSTER},
 }
-SETTINGS = {"release": "e", "preRunningDeadlineSeconds": 600, "labels": {"app.kubernetes.io/part-of": "espalier"}}
+SETTINGS = {
+    "release": "e",
+    "preRunningDeadlineSeconds": 600,
+    "activeDeadlineSeconds": 86400,
+    "ttlSecondsAfterFinished": 600,
+    "labels": {"kueue.x-k8s.io/queue-name": "training"},
+}
 OWNER = {"kind": "Job", "name": "j", "uid": "u-1"}
 
 
@@ -85,6 +91,7 @@ def test_a_ray_job_starts_its_segment_with_the_workers_that_the_spec_asks_for() 
     made = ray_job("triage-0123456789", segment, 1, installation=installation(), owner=OWNER, sha256="ab")
     assert made["metadata"]["name"] == "triage-0123456789-c-large-r1"
     assert made["metadata"]["ownerReferences"] == [OWNER]
+    assert made["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "training"
     head = made["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]
     for labelled in (made, head, made["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]["template"]):
         assert labelled["metadata"]["labels"]["espalier.dev/submission"] == "triage-0123456789"

@@ -17,6 +17,7 @@ from espalier_sdk.errors import ClusterError
 POOLS_LABEL = "espalier.dev/pools=true"
 SETTINGS_FOLDER = Path("/etc/espalier")  # where the driver's pod has the same ConfigMap
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+OPERATOR = "infra/prerequisites/install.sh installs the pinned operator with its CRDs"
 API_CODES = ("kubernetes", "unreachable")  # of errors that the API server, or its absence, is the cause of
 _REMEDIES = {
     401: "the token of this kubeconfig has expired, or is another cluster's: log in again",
@@ -133,6 +134,12 @@ def asking(what: str) -> Iterator[None]:
             retryable=True,
             remedy="see that `kubectl get pods` answers; what runs there goes on",
         ) from error
+
+
+def status_of(error: ClusterError) -> int | None:
+    """Returns the HTTP status that the API server refused with; None where it did not answer."""
+    status = getattr(error.__cause__, "status", None)
+    return int(status) if status is not None else None
 
 
 def events_of(cluster: Cluster, uid: str) -> list[dict[str, Any]]:

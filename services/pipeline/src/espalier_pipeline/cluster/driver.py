@@ -85,31 +85,30 @@ class Driver:
     def _segment(self, segment: Segment) -> dict[str, Any]:
         for attempt in range(_RETRIES + 1):
             name = job_name(self.identity, segment, attempt)
-            left, retryable = self._left(segment, attempt), True
+            left = self._left(segment, attempt)
             if left is None:
                 watched = self._make(name, segment, attempt)
                 for text in watched.follow():
-                    self._print(segment, text)
-                retryable = watched.may_retry
-                left = self._left(segment, attempt) or self._died(segment, attempt, watched.reason)
+                    self._print(text)
+                left = self._left(segment, attempt) or self._died(segment, attempt, watched)
             self.jobs.delete(name)  # also one whose end a driver that was killed did not see: it holds its CPUs
             if not left.get("errors"):
                 return left
             problems = tuple(Problem(**problem) for problem in left["errors"])
             error = error_of(int(left["exit_code"]), problems, retryable=bool(left["retryable"]))
-            if not (retryable and error.retryable) or attempt == _RETRIES:
+            if not error.retryable or attempt == _RETRIES:
                 raise error
-            self._print(segment, f"{error.problems[0].message}; once more\n")
+            self._print(f"{error.problems[0].message}; once more\n")
         raise AssertionError("unreachable")
 
-    def _died(self, segment: Segment, attempt: int, reason: str | None) -> dict[str, Any]:
+    def _died(self, segment: Segment, attempt: int, watched: Watched) -> dict[str, Any]:
         """Leaves for a driver that starts again that an attempt came to nothing, and returns that."""
         problem = Problem(
             code="segment_died",
-            message=f"segment {segment.name} died without a word{f': {reason}' if reason else ''}",
+            message=f"segment {segment.name} died without a word{f': {watched.reason}' if watched.reason else ''}",
             remedy="what was complete is not repeated; submit it again",
         )
-        left = {"exit_code": ClusterError.exit_code, "retryable": True, "errors": [problem.to_json()]}
+        left = {"exit_code": ClusterError.exit_code, "retryable": watched.may_retry, "errors": [problem.to_json()]}
         shelf.put(self.store, self._path(segment, attempt), [json.dumps(left).encode()])
         return left
 
@@ -134,7 +133,7 @@ class Driver:
     def _path(self, segment: Segment, attempt: int) -> str:
         return outcome_path(self.identity, self.uid, segment.name, attempt)
 
-    def _print(self, segment: Segment, text: str) -> None:
+    def _print(self, text: str) -> None:
         with self._printing:
             print(text, end="", flush=True)
 

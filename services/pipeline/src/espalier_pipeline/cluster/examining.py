@@ -12,12 +12,11 @@ from espalier_runtime.plugins import Plugins
 from espalier_sdk import PluginUse
 from espalier_sdk.errors import ClusterError, EspalierError
 
-from espalier_pipeline.cluster.access import Cluster, Installation, asking, plain
+from espalier_pipeline.cluster.access import OPERATOR, Cluster, Installation, asking, plain, status_of
 from espalier_pipeline.cluster.segments import CPU_POOL
 from espalier_pipeline.doctor import finding
 
 _LEAST = (1, 30)  # of Kubernetes; the chart asks for the same
-_OPERATOR = "infra/prerequisites/install.sh installs the pinned operator with its CRDs"
 _KINDS = ("rayclusters", "rayjobs", "rayservices")
 _RIGHTS = (  # group, resource, verb: what `submit`, `runs`, `logs` and `stop` do
     ("batch", "jobs", "create"),
@@ -71,8 +70,7 @@ def _looked(
     try:
         yield from look(cluster, installation)
     except ClusterError as error:
-        cause = error.__cause__
-        if getattr(cause, "status", None) != 403:
+        if status_of(error) != 403:
             raise
         yield finding(look.__name__.strip("_"), True, "not looked at: this user may not see it")
 
@@ -95,11 +93,11 @@ def _kuberay() -> Iterator[dict[str, Any]]:
             told = client.CustomObjectsApi().get_api_resources("ray.io", "v1")
         kinds = {one.name for one in told.resources}
     except ClusterError as error:
-        if getattr(error.__cause__, "status", None) != 404:
+        if status_of(error) != 404:
             raise
         kinds = set()
     missing = [kind for kind in _KINDS if kind not in kinds]
-    yield finding("kuberay", not missing, f"no {', '.join(missing)}" if missing else "ray.io/v1", _OPERATOR)
+    yield finding("kuberay", not missing, f"no {', '.join(missing)}" if missing else "ray.io/v1", OPERATOR)
 
 
 def _rights(namespace: str) -> Iterator[dict[str, Any]]:

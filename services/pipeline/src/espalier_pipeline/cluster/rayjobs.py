@@ -11,7 +11,7 @@ from typing import Any
 
 from espalier_sdk.errors import ClusterError
 
-from espalier_pipeline.cluster.access import Cluster, asking, events_of, plain
+from espalier_pipeline.cluster.access import OPERATOR, Cluster, asking, events_of, plain, status_of
 from espalier_pipeline.cluster.pending import why_refused, why_waiting
 
 _KIND: dict[str, str] = {"group": "ray.io", "version": "v1", "plural": "rayjobs"}
@@ -42,10 +42,15 @@ class RayJobs:
             time.sleep(_STEP_SECONDS)
         create = self.cluster.custom.create_namespaced_custom_object
         try:
-            patiently(f"RayJob {name}", lambda: create(namespace=self.cluster.namespace, body=dict(manifest), **_KIND))
+            made = patiently(
+                f"RayJob {name}", lambda: create(namespace=self.cluster.namespace, body=dict(manifest), **_KIND)
+            )
         except ClusterError as error:
-            if getattr(error.__cause__, "status", None) != 409:  # made by a call whose answer was lost
+            if status_of(error) != 409:  # made by a call whose answer was lost
                 raise
+        else:
+            if made is None:
+                raise ClusterError("the cluster knows no RayJobs", code="kuberay", remedy=OPERATOR)
         return Watched(self, name)
 
     def get(self, name: str, *, plural: str = "rayjobs") -> dict[str, Any] | None:
@@ -172,7 +177,7 @@ def patiently(what: str, ask: Callable[[], Any]) -> Any:
             with asking(what):
                 return ask()
         except ClusterError as error:
-            if getattr(error.__cause__, "status", None) == 404:
+            if status_of(error) == 404:
                 return None
             if not error.retryable or time.monotonic() > deadline:
                 raise

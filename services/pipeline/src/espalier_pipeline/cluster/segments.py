@@ -144,10 +144,10 @@ def ray_job(
             "submissionMode": "HTTPMode",
             "entrypoint": shlex.join([*command, *segment.arguments]),
             "shutdownAfterJobFinishes": True,
-            "ttlSecondsAfterFinished": settings.get("ttlSecondsAfterFinished", 600),
+            "ttlSecondsAfterFinished": settings["ttlSecondsAfterFinished"],
             "backoffLimit": 0,
             "preRunningDeadlineSeconds": settings["preRunningDeadlineSeconds"],
-            **({"activeDeadlineSeconds": limit} if (limit := settings.get("activeDeadlineSeconds")) else {}),
+            "activeDeadlineSeconds": settings["activeDeadlineSeconds"],
             "rayClusterSpec": cluster,
         },
     }

@@ -21,7 +21,7 @@ from espalier_runtime.specs.checking import check_spec
 from espalier_runtime.specs.reading import choices_of
 from espalier_sdk.errors import EXIT_INTERRUPTED, ClusterError, DataError
 
-from espalier_pipeline.cluster.access import Cluster, Installation, asking, events_of, plain
+from espalier_pipeline.cluster.access import Cluster, Installation, asking, events_of, plain, status_of
 from espalier_pipeline.cluster.driver import RESULT
 from espalier_pipeline.cluster.pending import why_refused, why_waiting
 from espalier_pipeline.cluster.receive import RECEIVED
@@ -115,13 +115,11 @@ class Job:
 
     def get(self) -> dict[str, Any] | None:
         """Returns the Job as the API writes it, or None where there is none."""
-        from kubernetes.client import ApiException
-
         try:
             with asking(f"Job {self.name}"):
                 return dict(plain(self.cluster.batch.read_namespaced_job(self.name, self.cluster.namespace)))
         except ClusterError as error:
-            if isinstance(error.__cause__, ApiException) and error.__cause__.status == 404:
+            if status_of(error) == 404:
                 return None
             raise
 
@@ -266,7 +264,7 @@ class Job:
             with asking(f"log of {pod}"):
                 return str(read(pod, self.cluster.namespace, container=_CONTAINER))
         except ClusterError as error:
-            if getattr(error.__cause__, "status", None) in (400, 404):  # its container starts, or is gone
+            if status_of(error) in (400, 404):  # its container starts, or is gone
                 return ""
             raise
 
