@@ -84,3 +84,12 @@ def test_a_blank_batch_is_one_that_a_model_takes(base: Path) -> None:
     batch = blank_batch(HEAD, rows=2, tokens=5)
     assert batch["input_ids"].shape == (2, 5)
     assert batch["labels"].dtype == torch.long
+
+
+def test_a_gpu_keeps_less_of_a_dropout(base: Path) -> None:
+    """A byte for each value that a dropout read, and on a CPU a float32: the tiny base drops twice in each block."""
+    blueprint, strategy, _ = opened(base, HEAD, None)
+    wide = replace(LOAD, rows=64)
+    saved = footprint(blueprint, strategy, None, wide) - footprint(blueprint, strategy, None, replace(wide, gpu=True))
+    values = 64 * 16 * 32  # rows, tokens, width
+    assert saved >= 2 * blueprint.blocks * values * 3

@@ -150,6 +150,7 @@ JOB = TrainJob(
     zero_stage=0,
     offload="none",
     gradient_checkpointing=False,
+    compile=False,
     micro_batch_size=16,
     accumulation=1,
     checkpoint_steps=200,

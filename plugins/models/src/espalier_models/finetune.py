@@ -95,7 +95,7 @@ class Peft:
 
     def build(self, blueprint: Blueprint, *, base: Path | None, placement: Placement) -> torch.nn.Module:
         """Opens the base's weights; what the base lacks is random, so the caller seeds torch."""
-        return open_base(blueprint, base, placement)
+        return open_base(blueprint, base, placement, frozen=True)
 
     def trainable(self, parameter: ParameterInfo) -> bool:
         """Tells whether the parameter is new: an adapter's, a head's, or one for side columns."""
@@ -139,11 +139,16 @@ def _require_direction(config: Any, head: Head, base: Path) -> None:
         )
 
 
-def open_base(blueprint: Blueprint, base: Path | None, placement: Placement) -> torch.nn.Module:
+def open_base(
+    blueprint: Blueprint, base: Path | None, placement: Placement, *, frozen: bool = False
+) -> torch.nn.Module:
     """Opens safetensors weights with the blueprint's head, in float32: mixed precision is the trainer's part.
 
-    Under `quantise: nf4` the linear layers of the blocks are in four bits.
+    A frozen base that is stored in bfloat16 stays so where training computes in it: half the memory, nothing lost, and
+    no copy made at each pass. Under `quantise: nf4` the linear layers of the blocks are in four bits.
     """
+    import torch
+
     from espalier_models.blueprints import quiet
 
     assert base is not None, "compose() refuses these strategies without a base"
@@ -151,4 +156,9 @@ def open_base(blueprint: Blueprint, base: Path | None, placement: Placement) -> 
     # Another task's head may have another size: the blueprint calls it new.
     if placement.quantise == "nf4":
         return load_in_four_bits(base, blueprint.head, compute=placement.dtype, ignore_mismatched_sizes=True)
-    return load_model(base, blueprint.head, ignore_mismatched_sizes=True).float()
+    model = load_model(base, blueprint.head, ignore_mismatched_sizes=True)
+    if not frozen or placement.dtype != "bfloat16" or model.dtype != torch.bfloat16:
+        return model.float()
+    for name in blueprint.new_modules:  # these are trained
+        model.get_submodule(name).float()
+    return model

@@ -217,8 +217,9 @@ def _trained(spec: Spec, one: Candidate) -> dict[str, Any]:
         "controls": [_dump(choice) for choice in one.controls],
         "task": _dump(spec.task_of(one)),
         "training": one.training.model_dump(mode="json") | {"dtype": dtype_of(one)},
-        # Data parallelism changes the order of sums, hence the answer in its last digits.
-        "world": {"workers": one.where.workers, "zero_stage": one.where.zero_stage, "offload": one.where.offload},
+        # Data parallelism changes the order of sums and compiling leaves roundings out: the last digits of the answer.
+        "world": {"workers": one.where.workers, "zero_stage": one.where.zero_stage, "offload": one.where.offload}
+        | ({"compile": True} if one.where.compile else {}),
     }
 
 

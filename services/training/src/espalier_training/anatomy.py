@@ -77,6 +77,16 @@ def dissect(model: torch.nn.Module, blueprint: Blueprint, inputs: Mapping[str, t
     return Anatomy(model, blueprint.head, tuple(blocks), heads)
 
 
+def blocks_of(model: torch.nn.Module, blueprint: Blueprint) -> list[torch.nn.Module]:
+    """Returns the modules that hold a block each, as the blueprint names their weights, the first first."""
+    modules = {clean_name(name): module for name, module in model.named_modules()}
+    names: dict[int, list[str]] = {}
+    for one in blueprint.parameters:
+        if 0 < one.depth <= blueprint.blocks:
+            names.setdefault(one.depth, []).append(one.name)
+    return [modules[_shared(own)] for _, own in sorted(names.items())]
+
+
 def unread(model: torch.nn.Module, why: str) -> DataError:
     """Returns the error for a model whose blocks are not as they are looked for."""
     config: Any = model.config

@@ -1,13 +1,15 @@
 """The memory that a training will need, counted on a model without weights: nothing is computed.
 
 Activations are the tensors that autograd keeps for the backward pass of one micro-batch, counted in torch's fake mode,
-in which operations work out shapes alone. Weights are float32, or a base's in four bits; AdamW keeps two moments for
-each trained one (Kingma and Ba 2015), and gradients stand beside the moments when the activations are gone. Knows
-nothing about Ray or specs.
+in which operations work out shapes alone. Weights are float32, or a frozen base's as they are stored, or in four bits;
+AdamW keeps two moments for each trained one (Kingma and Ba 2015), and gradients stand beside the moments when the
+activations are gone. Knows nothing about Ray or specs.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -35,23 +37,24 @@ class Load:
     gradient_checkpointing: bool = False
     zero_stage: int = 0
     workers: int = 1
+    gpu: bool = False
 
 
 def footprint(blueprint: Blueprint, strategy: ModelStrategy, peft: PeftMethod | None, load: Load) -> int:
     """Returns the bytes of weights, optimizer, gradients and activations of one worker at its fullest moment."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    model, quantised = _model(blueprint, strategy, peft)
+    model, quantised = _model(blueprint, strategy, peft, load)
     with FakeTensorMode():
         _put_on_cpu(model)
         if load.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         kept = activations(model, blueprint.head, load)
     counts = {parameter: parameter.numel() for parameter in model.parameters()}
-    total, trained = sum(counts.values()), sum(n for one, n in counts.items() if one.requires_grad)
+    trained = sum(n for one, n in counts.items() if one.requires_grad)
     parts = [load.workers if load.zero_stage >= stage else 1 for stage in (3, 1, 2)]  # weights, moments, gradients
     moments, gradients = 2 * _FLOAT * trained, _FLOAT * trained
-    weights = _FLOAT * (total - sum(quantised)) + round(WEIGHT_BYTES * sum(quantised))
+    weights = sum(one.nbytes for one in counts) - _FLOAT * sum(quantised) + round(WEIGHT_BYTES * sum(quantised))
     whole = _FLOAT * max(quantised, default=0)  # one layer at a time, while it is computed
     return weights // parts[0] + moments // parts[1] + max(kept, gradients // parts[2]) + whole
 
@@ -72,12 +75,32 @@ def activations(model: torch.nn.Module, head: Head, load: Load) -> int:
 
     own = [parameter.untyped_storage() for parameter in model.parameters()]
     bfloat16 = torch.autocast("cpu", dtype=torch.bfloat16, enabled=load.dtype == "bfloat16")
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor), bfloat16:
+    dropout = _bits_of_dropout() if load.gpu else nullcontext()
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor), bfloat16, dropout:
         model.train()(**blank_batch(head, rows=load.rows, tokens=load.tokens))
     return sum(kept.values()) - sum(kept.get(id(storage), 0) for storage in own)
 
 
-def _model(blueprint: Blueprint, strategy: ModelStrategy, peft: PeftMethod | None) -> tuple[torch.nn.Module, list[int]]:
+@contextmanager
+def _bits_of_dropout() -> Iterator[None]:
+    """Keeps of a dropout which values it let through, a byte each, as on GPUs; on a CPU it keeps them as numbers."""
+    import torch
+    from torch.nn import functional
+
+    def dropout(given: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:
+        return torch.native_dropout(given, p, training)[0] if training and p else given
+
+    usual = functional.dropout
+    functional.dropout = dropout
+    try:
+        yield
+    finally:
+        functional.dropout = usual
+
+
+def _model(
+    blueprint: Blueprint, strategy: ModelStrategy, peft: PeftMethod | None, load: Load
+) -> tuple[torch.nn.Module, list[int]]:
     """Returns the model without weights, and how many weights each layer has that is kept in four bits."""
     import torch
     from transformers import CONFIG_MAPPING
@@ -85,16 +108,27 @@ def _model(blueprint: Blueprint, strategy: ModelStrategy, peft: PeftMethod | Non
     config = CONFIG_MAPPING[str(blueprint.config["model_type"])].from_dict(dict(blueprint.config))
     infos = blueprint.parameters
     with torch.device("meta"):
-        model = build_model(config, blueprint.head)
+        model = build_model(config, blueprint.head).float()
         layers = () if quantisation(strategy) == "none" else four_bit_layers(model)
         quantised = [model.get_submodule(name).weight.numel() for name in layers]
         if peft:
+            if blueprint.config.get("dtype") == load.dtype == "bfloat16" and not quantised:
+                _keep_frozen(model, blueprint)
             model = peft.inject(model, blueprint=blueprint, placement=Placement(), calibration=())
             infos = (*infos, *peft.parameters(blueprint))
     trained = {one.name for one in infos if strategy.trainable(one)}
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(clean_name(name) in trained)
     return model, quantised
+
+
+def _keep_frozen(model: torch.nn.Module, blueprint: Blueprint) -> None:
+    """Gives a base the precision that it is stored in, as the strategy opens it; what the base lacks is trained."""
+    import torch
+
+    model.to(torch.bfloat16)
+    for name in blueprint.new_modules:
+        model.get_submodule(name).float()
 
 
 def _put_on_cpu(model: torch.nn.Module) -> None:

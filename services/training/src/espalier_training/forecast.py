@@ -79,6 +79,7 @@ def _memory(candidate: Candidate, blueprint: Any, strategy: Any, peft: Any) -> i
         gradient_checkpointing=where.gradient_checkpointing,
         zero_stage=where.zero_stage,
         workers=where.workers,
+        gpu=where.gpus_per_worker > 0,
     )
     try:
         needed = footprint(blueprint, strategy, peft, load)

@@ -78,7 +78,11 @@ class Recall:
         read = _likelihood if self._measure == "likelihood" else _mean_state
         device = next(model.parameters()).device
         found: dict[int, np.ndarray] = {}
-        with torch.no_grad():
+        # What is frozen may be in bfloat16, and what was added beside it in float32.
+        dtypes = {parameter.dtype for parameter in model.parameters()}
+        mixed = torch.autocast(device.type, torch.bfloat16, enabled=torch.bfloat16 in dtypes)
+        # Each length would be compiled anew.
+        with torch.no_grad(), mixed, torch.compiler.set_stance("force_eager"):
             for places in self._groups:
                 ids = torch.tensor([self._rows[place] for place in places], device=device)
                 inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}

@@ -32,6 +32,7 @@ class TrainJob:
     zero_stage: int
     offload: str
     gradient_checkpointing: bool
+    compile: bool
     micro_batch_size: int
     accumulation: int
     checkpoint_steps: int

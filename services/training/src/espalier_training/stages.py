@@ -106,6 +106,7 @@ def make_job(spec: Spec, name: str, job: Job, prepared: Any) -> TrainJob:
         zero_stage=where.zero_stage,
         offload=where.offload,
         gradient_checkpointing=where.gradient_checkpointing,
+        compile=where.compile,
         micro_batch_size=micro,
         accumulation=training.batch_size // per_pass,
         checkpoint_steps=where.checkpoint_steps,

@@ -40,6 +40,7 @@ from espalier_sdk.fourbit import require_four_bits
 from espalier_training.auxiliaries import open_auxiliaries
 from espalier_training.calibration import calibration_batches, injected_parameters
 from espalier_training.callbacks import after_step, guard, reporter, require_finite_weights
+from espalier_training.device import compile_blocks, own_device, require_compiler
 from espalier_training.engine import Setting, engine, is_whole, load_weights, put_weights
 from espalier_training.examples import Examples
 from espalier_training.forgetting import Recall
@@ -302,6 +303,7 @@ class _Work:
 
 def _open(job: TrainJob, scratch: Path) -> _Work:
     require_zero(job)
+    require_compiler(job)
     return _Work(job, scratch)
 
 
@@ -330,6 +332,8 @@ def _build(
     blueprint = work.strategy.blueprint(work.head, tokenizer=work.prepared / "tokenizer", base=work.base)
     placement = work.peft.place(work.placement) if work.peft else work.placement
     model = work.strategy.build(blueprint, base=work.base, placement=placement)
+    if not job.zero_stage:  # else the engine moves it, and a model may be too large for one
+        model.to(own_device())
     if recall:
         recall.before(model, blueprint)
     parameters = blueprint.parameters
@@ -338,6 +342,13 @@ def _build(
         batches = calibration_batches(job, work.peft, work.learner, parts, examples)
         model = work.peft.inject(model, blueprint=blueprint, placement=placement, calibration=batches)
         parameters = (*parameters, *injected_parameters(work.peft, model, blueprint))
+        if placement.adapter_dtype == "float32":  # some methods add copies of a base's weights, in its precision
+            trained = {one.name for one in parameters if work.strategy.trainable(one)}
+            for name, parameter in model.named_parameters():
+                if clean_name(name) in trained:
+                    parameter.data = parameter.data.float()
+    if job.compile:
+        compile_blocks(model, blueprint)
     return model, blueprint, parameters
 
 
