@@ -24,6 +24,7 @@ COLUMNS = (
     "unchanged at step 0",
     "beside four bits",
     "virtual tokens",
+    "usual rate",
     "trained weights",
 )
 
@@ -36,7 +37,7 @@ def peft_page() -> str:
     head = sum(one.count for one in blueprint.parameters if strategy.trainable(one))
     base = sum(one.count for one in blueprint.parameters)
     names = sorted(found.name for found in plugins.inventory() if found.group == GROUP)
-    rows = [_row(name, plugins.load(GROUP, Choice(name=name)), blueprint, head=head) for name in names]
+    rows = [_row(name, plugins.load(GROUP, Choice(name=name)), strategy, blueprint, head=head) for name in names]
     lines = [
         "# PEFT methods\n",
         "Each at its default config; other options may say otherwise (the README of the distribution tells). Trained",
@@ -57,7 +58,7 @@ def _blueprint(plugins: Plugins, strategy: Any) -> Blueprint:
         return found
 
 
-def _row(name: str, method: Any, blueprint: Blueprint, *, head: int) -> tuple[str, ...]:
+def _row(name: str, method: Any, strategy: Any, blueprint: Blueprint, *, head: int) -> tuple[str, ...]:
     traits = method.traits()
     try:
         trained = f"{head + sum(one.count for one in method.parameters(blueprint)):,}"
@@ -73,6 +74,7 @@ def _row(name: str, method: Any, blueprint: Blueprint, *, head: int) -> tuple[st
         _yes(traits.identity_at_start),
         _yes(traits.quantised),
         str(traits.virtual_tokens),
+        f"{traits.learning_rate or strategy.learning_rate:g}",
         trained,
     )
 

@@ -1,12 +1,15 @@
-"""Supervised fine-tuning of a small decoder: Espalier against TRL's SFTTrainer, in turn, in one run.
+"""Supervised fine-tuning of a small decoder: Espalier against TRL's SFTTrainer and LLaMA-Factory, in one run.
 
     python tests/benchmarks/sft_throughput.py --data FOLDER/gsm8k/train.jsonl [--steps 60] [--rounds 3] [--way lora]
+        [--llamafactory ENVIRONMENT/bin/python]
 
 The file has a question and an answer per line; 1,000 are learned from, in batches of 16, with the loss on answers.
 Both start from the same random decoder (llama, 6 layers of 256) and tokenizer, at the same rate, in bfloat16 where the
 processor computes in it. SFTTrainer has its defaults but for what a processor needs (`use_cpu`), what makes it faster
-there (`gradient_checkpointing=False`), and what must be equal. Prints tokens per second of each (padding not counted),
-the loss of the last tenth of the steps, and the ratio of the medians.
+there (`gradient_checkpointing=False`), and what must be equal. LLaMA-Factory pins other versions, so it is run by the
+Python of an environment in which it is installed, in the same way, with the template that adds nothing. Each peer is
+timed from its trainer's first step to its last. Prints tokens per second of each (padding not counted), the loss of the
+last tenth of the steps, and the ratios of the medians.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from espalier_pipeline import run
 from espalier_pipeline.view import QuietView
 from espalier_runtime.arithmetic import computes_bfloat16
@@ -57,6 +61,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--way", choices=["full", "lora"], default="full")
+    parser.add_argument("--llamafactory", metavar="PYTHON", help="of an environment that has LLaMA-Factory")
     parser.add_argument("--trl", type=Path, metavar="FOLDER", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.trl:
@@ -64,22 +69,23 @@ def main() -> None:
         return
     if arguments.data is None:
         parser.error("--data is needed")
-    speeds: dict[str, list[float]] = {"espalier": [], "SFTTrainer": []}
+    speeds: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory(prefix="espalier-sft-") as scratch:
         folder = Path(scratch)
         prepare(arguments.data, folder)
         for seed in range(arguments.rounds):
             ours = espalier(folder, arguments, seed=seed)
-            theirs = child(folder, arguments)
-            for name, one in (("espalier", ours), ("SFTTrainer", theirs)):
-                speeds[name].append(ours["tokens"] / one["seconds"])
-                print(
-                    f"round {seed + 1}  {name:<10} {speeds[name][-1]:7.0f} tokens/s  loss {one['loss']:.3f}", flush=True
-                )
-    medians = [statistics.median(one) for one in speeds.values()]
+            found = {"espalier": ours, "SFTTrainer": child(folder, arguments)}
+            if arguments.llamafactory:
+                found["LLaMA-Factory"] = llamafactory(folder, arguments, seed=seed)
+            for name, one in found.items():
+                speed = ours["tokens"] / one["seconds"]
+                speeds.setdefault(name, []).append(speed)
+                print(f"round {seed + 1}  {name:<13} {speed:7.0f} tokens/s  loss {one['loss']:.3f}", flush=True)
     print(f"{arguments.way}, {arguments.steps} steps of {BATCH} examples, {os.cpu_count()} CPUs")
-    ratio = medians[0] / medians[1]
-    print(f"espalier {medians[0]:.0f}, SFTTrainer {medians[1]:.0f} tokens/s, ratio of the medians {ratio:.2f}")
+    medians = {name: statistics.median(one) for name, one in speeds.items()}
+    for name, median in medians.items():
+        print(f"{name:<13} {median:7.0f} tokens/s, espalier is {medians['espalier'] / median:.2f} times as fast")
 
 
 def prepare(data: Path, folder: Path) -> None:
@@ -169,6 +175,54 @@ def trl(folder: Path, arguments: argparse.Namespace) -> dict[str, float]:
     started = time.perf_counter()
     trainer.train()
     return {"seconds": time.perf_counter() - started, "loss": last_loss(trainer.state.log_history)}
+
+
+def llamafactory(folder: Path, arguments: argparse.Namespace, *, seed: int) -> dict[str, float]:
+    """Trains with LLaMA-Factory, by the configuration that its documentation gives for a processor."""
+    place, out = folder / "llamafactory", folder / "llamafactory" / "out"
+    place.mkdir(exist_ok=True)
+    lines = [json.loads(line) for line in (folder / "problems.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows = [
+        {"instruction": f"{row['question']}\n", "input": "", "output": row["answer"]}
+        for row in lines
+        if row["part"] == "train"
+    ]
+    (place / "problems.json").write_text(json.dumps(rows), encoding="utf-8")
+    (place / "dataset_info.json").write_text(json.dumps({"problems": {"file_name": "problems.json"}}), encoding="utf-8")
+    lora = {"lora_rank": RANK, "lora_alpha": 16, "lora_dropout": 0.05, "lora_target": "q_proj,k_proj,v_proj,o_proj"}
+    config = {
+        "model_name_or_path": str(folder / "base"),
+        "stage": "sft",
+        "do_train": True,
+        "finetuning_type": arguments.way,
+        **(lora if arguments.way == "lora" else {"pure_bf16": False}),
+        "dataset": "problems",
+        "dataset_dir": str(place),
+        "template": "empty",
+        "cutoff_len": LONGEST,
+        "output_dir": str(out),
+        "overwrite_output_dir": True,
+        "per_device_train_batch_size": BATCH,
+        "learning_rate": RATE,
+        "max_steps": arguments.steps,
+        "lr_scheduler_type": "linear",
+        "logging_steps": max(1, arguments.steps // 50),
+        "bf16": computes_bfloat16(),
+        "disable_gradient_checkpointing": True,
+        "use_cpu": True,
+        "save_strategy": "no",
+        "report_to": "none",
+        "seed": seed,
+    }
+    path = place / "train.yaml"
+    path.write_text(yaml.safe_dump(config), encoding="utf-8")
+    line = [arguments.llamafactory, "-m", "llamafactory.cli", "train", str(path)]
+    done = subprocess.run(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"LLaMA-Factory ended with {done.returncode}:\n{done.stdout[-2000:]}")
+    logged = json.loads((out / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
+    seconds = json.loads((out / "train_results.json").read_text(encoding="utf-8"))["train_runtime"]
+    return {"seconds": seconds, "loss": last_loss(logged)}
 
 
 if __name__ == "__main__":

@@ -2,10 +2,11 @@
 
     python tests/benchmarks/ways.py SET --data FOLDER [--ways scratch full lora ...] [--seeds 1] [--home FOLDER]
 
-SET is sst2, clinc150, emobank-v, emobank-a, emobank-d, xquad, shakespeare or gsm8k; FOLDER holds the data sets, each in
-a folder of its own under its published file names. 2,000 rows are learned from, or all where there are fewer; the rest
-of what a set holds out is measured, and nothing is tuned on it. Prints a table in Markdown, a line per way, each value
-with its 95 % bootstrap interval (of the first seed) or, with several seeds, as mean and standard deviation.
+SET is sst2, clinc150, emobank-v, -a, -d, xquad, shakespeare, gsm8k, dpo or kto; FOLDER holds the data sets,
+each in a folder of its own under its published file names. A way is a method, or a learner and a method (`dpo-lora`).
+2,000 rows are learned from, or all where there are fewer; the rest of what a set holds out is measured, and nothing is
+tuned on it. Prints a table in Markdown, a line per way, each value with its 95 % bootstrap interval (of the first seed)
+or, with several seeds, as mean and standard deviation.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ class Set:
     values: tuple[str, ...]  # what of the metrics is printed; the first is the objective's
     training: Mapping[str, Any]
     decoder: bool = False
+    ways: Sequence[str] = ("scratch", "full", "lora", "prefix-tuning", "bottleneck")
 
 
 def sst2(folder: Path) -> Parts:
@@ -112,11 +114,45 @@ def gsm8k(folder: Path) -> Parts:
     return rows[:LEARNED], rows[-300:]
 
 
+def dpo(folder: Path) -> Parts:
+    """Returns conversations with an answer that was liked better and one that was liked less."""
+    document = json.loads((folder / "dpo_en_demo" / "dpo_en_demo.json").read_text(encoding="utf-8"))
+    rows = [
+        {
+            "prompt": "\n".join(turn["value"] for turn in one["conversations"]) + "\n",
+            "chosen": one["chosen"]["value"],
+            "rejected": one["rejected"]["value"],
+        }
+        for one in document
+        if one["chosen"]["value"].strip() and one["rejected"]["value"].strip()
+    ]
+    return rows[:-60], rows[-60:]
+
+
+def kto(folder: Path) -> Parts:
+    """Returns conversations with a last answer and its thumb; of what is held out, the answers that were liked."""
+    document = json.loads((folder / "kto_en_demo" / "kto_en_demo.json").read_text(encoding="utf-8"))
+    rows = [
+        {
+            "prompt": "\n".join(turn["content"] for turn in one["messages"][:-1]) + "\n",
+            "chosen": one["messages"][-1]["content"],
+            "label": one["label"],
+        }
+        for one in document
+    ]
+    return rows[:-40], [row for row in rows[-40:] if row["label"]]
+
+
 _LABELS: dict[str, Any] = {"name": "classification", "config": {"text": "text", "target": "label"}}
 _NUMBERS: dict[str, Any] = {"name": "regression", "config": {"text": "text", "target": "value"}}
 _ACCURACY, _SPEARMAN = ("accuracy", "macro_f1"), ("spearman", "mae", "r2")
 _PLAIN: dict[str, Any] = {"name": "generation", "config": {"text": "text"}}
 _ASKED: dict[str, Any] = {"name": "generation", "config": {"prompt": "question", "completion": "answer"}}
+_PAIRS: dict[str, Any] = {
+    "name": "generation",
+    "config": {"prompt": "prompt", "completion": "chosen", "rejected": "rejected"},
+}
+_THUMBS: dict[str, Any] = {"name": "generation", "config": {"prompt": "prompt", "completion": "chosen"}}
 _BITS = ("bits-per-byte", "perplexity")
 _WRITTEN = {"epochs": 6, "max_tokens": 256}
 SETS = {
@@ -134,23 +170,42 @@ SETS = {
         {"epochs": 8, "max_tokens": 256},
     ),
     "shakespeare": Set(shakespeare, _PLAIN, _BITS, ("bits_per_byte", "perplexity"), _WRITTEN, decoder=True),
+    "dpo": Set(
+        dpo,
+        _PAIRS,
+        ("preference-accuracy", "bits-per-byte"),
+        ("preference_accuracy", "bits_per_byte"),
+        {"epochs": 4, "max_tokens": 256},
+        decoder=True,
+        ways=("full", "lora", "dpo-full", "dpo-lora", "dpo-bottleneck"),
+    ),
+    "kto": Set(
+        kto,
+        _THUMBS,
+        _BITS,
+        ("bits_per_byte", "perplexity"),
+        {"epochs": 4, "max_tokens": 256},
+        decoder=True,
+        ways=("full", "lora", "kto-full", "kto-lora", "kto-bottleneck"),
+    ),
     "gsm8k": Set(gsm8k, _ASKED, _BITS, ("bits_per_byte", "perplexity"), _WRITTEN, decoder=True),
 }
 
-# Rates: the strategies' own, but where a method of few weights needs a higher one to move in a few hundred steps.
-RATES = {"prompt-tuning": 3.0e-2, "ia3": 1.0e-2, "bitfit": 5.0e-3, "ln-tuning": 5.0e-3, "vera": 1.0e-2}
 PEFT = (
     *("lora", "adalora", "loha", "lokr", "vera"),
     *("prompt-tuning", "prefix-tuning", "p-tuning"),
     *("bottleneck", "ia3", "bitfit", "ln-tuning"),
 )
-WAYS = ("scratch", "full", "lora", "prefix-tuning", "bottleneck")
+LEARNERS: dict[str, Mapping[str, str]] = {"dpo": {"rejected": "rejected"}, "kto": {}}
 _DECODER = {"family": "llama", "layers": 4, "hidden_size": 192, "heads": 4, "vocabulary_size": 2000}
 
 
 def candidate(way: str, chosen: Set) -> dict[str, Any]:
     """Returns a way of building the model as a spec says it."""
     training = dict(chosen.training)
+    learner, _, rest = way.partition("-")
+    if learner in LEARNERS:
+        return candidate(rest, chosen) | {"learner": {"name": learner, "config": LEARNERS[learner]}}
     if way == "scratch":
         config = _DECODER if chosen.decoder else {"layers": 2, "hidden_size": 128}
         return {
@@ -161,8 +216,6 @@ def candidate(way: str, chosen: Set) -> dict[str, Any]:
     if way == "full":
         rate = {"learning_rate": 5.0e-4} if chosen.decoder else {"learning_rate": 1.0e-4}
         return {"strategy": "full-finetune", "base": base, "training": training | rate}
-    if way in RATES:
-        training["learning_rate"] = RATES[way]
     return {"strategy": "peft", "base": base, "peft": way, "training": training}
 
 
@@ -217,7 +270,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("set", choices=SETS)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=["scratch", "full", *PEFT], metavar="WAY")
+    parser.add_argument("--ways", nargs="+", metavar="WAY", help=f"scratch, full, {', '.join(PEFT)}; or LEARNER-WAY")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--home", type=Path, help="where runs are kept, so that a further run goes on")
     arguments = parser.parse_args()
@@ -227,7 +280,7 @@ def main() -> None:
         folder = arguments.home or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
         for seed in range(arguments.seeds):
-            spec = write(chosen, arguments.ways, data=arguments.data, folder=folder, seed=seed)
+            spec = write(chosen, arguments.ways or chosen.ways, data=arguments.data, folder=folder, seed=seed)
             result = run(spec, only="evaluate", view=QuietView()).document()
             for one in [*result["candidates"], *(result["baselines"] if seed == 0 else ())]:
                 if one["validation"]:

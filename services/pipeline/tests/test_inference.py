@@ -72,6 +72,19 @@ def test_the_spec_that_is_written_is_one_that_check_accepts(tmp_path: Path) -> N
     assert any("kind, 2 classes" in line for line in told)
 
 
+@pytest.mark.parametrize(("classes", "rows", "epochs"), [(2, 60, 4), (150, 3000, 6), (150, 600, 6), (400, 3200, 10)])
+def test_many_classes_are_seen_more_often(tmp_path: Path, classes: int, rows: int, epochs: int) -> None:
+    out = tmp_path / "espalier.yaml"
+    some = [f"message number {n} about a rather long matter,kind {n % classes}" for n in range(rows)]
+    infer_spec([table(tmp_path, "mail.csv", some)], out)
+    spec = check(out)
+    assert {name: one.training.epochs for name, one in spec.candidates.items()} == {
+        "scratch": 2 * epochs,
+        "full": epochs,
+        "lora": epochs,
+    }
+
+
 def test_a_spec_that_is_there_is_not_overwritten(tmp_path: Path) -> None:
     out = tmp_path / "espalier.yaml"
     out.write_text("mine")

@@ -145,6 +145,7 @@ def test_every_block_is_found_and_compiled_in_place(tmp_path: Path) -> None:
     assert blocks_of(wrapped, blueprint) == list(layers)
 
 
+@pytest.mark.trains
 def test_a_worker_without_a_compiler_says_so(made: dict[str, Made], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setattr("shutil.which", lambda name: None)

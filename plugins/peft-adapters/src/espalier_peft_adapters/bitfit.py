@@ -46,6 +46,7 @@ class BitFit:
             mergeable=True,
             mixes_in_batch=False,
             reference="copy",
+            learning_rate=5e-3,
         )
 
     def parameters(self, blueprint: Blueprint) -> tuple[ParameterInfo, ...]:

@@ -44,6 +44,7 @@ class Ia3:
             mergeable=True,
             mixes_in_batch=False,
             quantised=True,
+            learning_rate=1e-2,
         )
 
     def parameters(self, blueprint: Blueprint) -> tuple[ParameterInfo, ...]:

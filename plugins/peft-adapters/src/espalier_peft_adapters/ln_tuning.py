@@ -37,6 +37,7 @@ class LnTuning:
             mergeable=True,
             mixes_in_batch=False,
             quantised=True,
+            learning_rate=5e-3,
         )
 
     def parameters(self, blueprint: Blueprint) -> tuple[ParameterInfo, ...]:

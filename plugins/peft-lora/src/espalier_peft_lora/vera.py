@@ -45,6 +45,7 @@ class Vera:
             mergeable=True,
             mixes_in_batch=False,
             quantised=True,
+            learning_rate=1e-2,
         )
 
     def parameters(self, blueprint: Blueprint) -> tuple[ParameterInfo, ...]:

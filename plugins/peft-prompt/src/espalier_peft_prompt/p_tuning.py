@@ -53,6 +53,7 @@ class PTuning:
             mixes_in_batch=False,
             virtual_tokens=self._config.tokens,
             reference="copy",
+            learning_rate=1e-2,
         )
 
     def parameters(self, blueprint: Blueprint) -> tuple[ParameterInfo, ...]:

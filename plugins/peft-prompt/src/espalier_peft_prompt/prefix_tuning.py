@@ -57,6 +57,7 @@ class PrefixTuning:
             mixes_in_batch=False,
             virtual_tokens=self._config.tokens,
             reference="copy",
+            learning_rate=3e-2,
         )
 
     def parameters(self, blueprint: Blueprint) -> tuple[ParameterInfo, ...]:

@@ -54,6 +54,7 @@ class PromptTuning:
             mixes_in_batch=False,
             virtual_tokens=self._config.tokens,
             reference="copy",
+            learning_rate=3e-2,
         )
 
     def parameters(self, blueprint: Blueprint) -> tuple[ParameterInfo, ...]:

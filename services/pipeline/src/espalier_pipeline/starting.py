@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import re
 import shutil
@@ -74,6 +75,7 @@ def _spec(found: Guess, data: Sequence[Path], out: Path) -> str:
     many = found.rows >= 3000
     # Few examples need more steps and higher rates to move at all (tried on the support-triage example).
     batch, full_rate, lora_rate = (16, "1.0e-4", "1.0e-3") if many else (8, "2.0e-4", "4.0e-3")
+    epochs = _epochs(found, least=2 if many else 4)
     return f"""\
 # Written by `espalier init` from {", ".join(_one_line(path.name) for path in data)}. Every line may be changed.
 # Try:  espalier check {out.name},  espalier plan {out.name},  espalier run {out.name}
@@ -98,16 +100,16 @@ data:
 candidates:
   scratch:                          # own tokenizer, own small encoder, random weights
     strategy: {{name: from-scratch, config: {{layers: 2, hidden_size: 128, vocabulary_size: 8000}}}}
-    training: {{epochs: {4 if many else 8}, batch_size: {batch}, max_tokens: {tokens}}}
+    training: {{epochs: {2 * epochs}, batch_size: {batch}, max_tokens: {tokens}}}
   full:                             # every weight of a pre-trained encoder
     strategy: full-finetune
     base: minilm
-    training: {{epochs: {2 if many else 4}, batch_size: {batch}, learning_rate: {full_rate}, max_tokens: {tokens}}}
+    training: {{epochs: {epochs}, batch_size: {batch}, learning_rate: {full_rate}, max_tokens: {tokens}}}
   lora:                             # the encoder stays as it is; low-rank updates and the head are trained
     strategy: peft
     base: minilm
     peft: {{name: lora, config: {{rank: 8}}}}
-    training: {{epochs: {2 if many else 4}, batch_size: {batch}, learning_rate: {lora_rate}, max_tokens: {tokens}}}
+    training: {{epochs: {epochs}, batch_size: {batch}, learning_rate: {lora_rate}, max_tokens: {tokens}}}
 
 serve:
   endpoint: {name}
@@ -116,6 +118,11 @@ serve:
   weights: [50, 50]
   coverage: 1.0
 """
+
+
+def _epochs(found: Guess, *, least: int) -> int:
+    """Returns how often the examples are seen: a head of many classes learns slowly."""
+    return max(least, min(10, math.ceil(found.facts[found.target].distinct / 25)))
 
 
 def _tokens(found: Guess) -> int:

@@ -240,9 +240,13 @@ def _setting(
         anchors=Anchors(parts.model, phases),
         kept=frozenset(trained | {one.name for one in parameters if one.role == "adapter"}),
         steps=steps,
-        learning_rate=job.training["learning_rate"] or work.strategy.learning_rate,
+        learning_rate=job.training["learning_rate"] or _usual_rate(work),
         head_kind=work.head.kind,
     )
+
+
+def _usual_rate(work: _Work) -> float:
+    return (work.peft and work.peft.traits().learning_rate) or work.strategy.learning_rate
 
 
 def _start_weights(

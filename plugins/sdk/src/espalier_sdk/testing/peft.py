@@ -59,6 +59,7 @@ def check_peft_method(
     method = plugin(plugin.Config.model_validate(dict(config or {})))
     traits = method.traits()
     assert isinstance(traits, PeftTraits), f"{name}: traits() must be PeftTraits"
+    assert 0 < (traits.learning_rate or 1e-3) < 1, f"{name}: learning_rate is {traits.learning_rate}"
     assert isinstance(method.place(Placement()), Placement), f"{name}: place() must return a Placement"
     cases = [case for case in _CASES if case[1] in traits.heads]
     assert cases, f"{name}: no head of {', '.join(sorted(traits.heads))} is known to the kit"

@@ -124,7 +124,10 @@ class TrainingSpec(SpecModel):
     max_steps: Whole | None = Field(default=None, ge=1, description="Optimizer steps at most, instead of epochs.")
     batch_size: Whole = Field(default=16, ge=1, description="Examples per optimizer step, over all workers.")
     learning_rate: Number | None = Field(
-        default=None, gt=0, lt=1, description="Peak learning rate; the default is the strategy's usual one."
+        default=None,
+        gt=0,
+        lt=1,
+        description="Peak learning rate; default: what is usual for the PEFT method, or the strategy.",
     )
     schedule: Literal["linear", "cosine", "constant"] = Field(default="linear", description="Shape of the decay.")
     warmup: Number = Field(default=0.1, ge=0, lt=1, description="Share of the steps in which the rate rises.")
