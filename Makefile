@@ -57,8 +57,8 @@ test-training: setup ## The tests that train small models, without Ray
 test-charts: setup ## The chart, rendered by helm: `HELM`, else helm on PATH, else skipped
 	$(BIN)/python -m pytest tests/charts -rs
 
-test-integration: setup ## The tests that need Ray, a server or a browser
-	$(BIN)/python -m pytest tests/integration
+test-integration: setup ## The tests that need Ray, a server or a browser; two at a time, each with a Ray of its own
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/integration
 
 test-full: setup-four-bits test setup-deepspeed ## All tests; bitsandbytes and DeepSpeed, which some need, stay in .venv
 	$(BIN)/python -m pytest -m heavy tests/integration

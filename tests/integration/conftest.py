@@ -1,4 +1,4 @@
-"""One Ray for the whole run of the integration layer: started at first need, ended with the run."""
+"""One Ray for all tests that a process of the integration layer runs: started at first need, ended with them."""
 
 from __future__ import annotations
 
