@@ -55,7 +55,7 @@ test-training: setup ## The tests that train small models, without Ray
 	$(UNITS) -m 'trains and not heavy' services/training plugins
 
 test-charts: setup ## The chart, rendered by helm: `HELM`, else helm on PATH, else skipped
-	$(BIN)/python -m pytest tests/charts -rs
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/charts -rs
 
 test-integration: setup ## The tests that need Ray, a server or a browser; two at a time, each with a Ray of its own
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests/integration
