@@ -1,6 +1,6 @@
 """The whole story on a cluster, in order: install, ask, submit, experiment, kill, upgrade, roll back, uninstall.
 
-    make e2e KUBECONFIG=... [HELM=helm] [KUBECTL=kubectl] [E2E_NAMESPACE=espalier-e2e] [E2E_VALUES=FILE]
+    make e2e KUBECONFIG=... [HELM=helm] [KUBECTL=kubectl] [E2E_NAMESPACE=espalier-e2e] [E2E_VALUES=FILE] [E2E_KILLS=1]
 
 Each step goes on where the one before it ended, and prints how long it took. The namespace must be free: it is made
 here, with the restricted profile enforced, and deleted at the end.
@@ -9,6 +9,8 @@ here, with the restricted profile enforced, and deleted at the end.
 from __future__ import annotations
 
 import json
+import os
+import random
 import subprocess
 import threading
 import time
@@ -39,6 +41,7 @@ from .conftest import (
 
 ASKED = {"message": "my parcel never came"}
 STORY: dict[str, Any] = {}
+KILLS = int(os.environ.get("E2E_KILLS", "1"))  # of each victim, one after the other
 
 
 def told(step: str, seconds: float) -> None:
@@ -147,9 +150,11 @@ def _ready(client: Client, name: str) -> bool:
     return bool(found) and all(variant["state"] == "ready" for variant in found[0]["variants"])
 
 
-@pytest.mark.parametrize("victim", ["driver", "segment"])
+@pytest.mark.parametrize("victim", ["driver", "segment", "operator"])
 def test_what_is_killed_goes_on_and_comes_to_the_same(victim: str, tmp_path: Path) -> None:
-    changed = ["--set", f"candidates.scratch.training.seed={7 if victim == 'driver' else 8}"]
+    if victim == "operator" and not _pods_of("operator", ""):
+        pytest.skip("KubeRay's operator is no pod here: nothing to kill")
+    changed = ["--set", f"candidates.scratch.training.seed={7 + ('driver', 'segment', 'operator').index(victim)}"]
     child = subprocess.Popen(
         [*ESPALIER, "submit", str(SPEC), "-n", NAMESPACE, "--json", *changed],
         stdout=subprocess.PIPE,
@@ -158,16 +163,33 @@ def test_what_is_killed_goes_on_and_comes_to_the_same(victim: str, tmp_path: Pat
     )
     name = _name_of_job(child)
     wait_until("a segment trains", lambda: "train " in kubectl("logs", f"job/{name}", check=False), seconds=600)
-    if victim == "driver":
-        kubectl("delete", "pod", "-l", f"batch.kubernetes.io/job-name={name}", "--grace-period=0", "--force")
-    else:
-        kubectl("delete", "pod", "-l", f"espalier.dev/submission={name},ray.io/node-type=head", "--grace-period=0")
+    chance, begun = random.Random(victim), time.monotonic()
+    for _ in range(KILLS):
+        wait_until(f"the {victim} runs", lambda: _pods_of(victim, name), seconds=300)
+        time.sleep(chance.uniform(0, 10) if KILLS > 1 else 0)
+        assert child.poll() is None, "the run ended before it was killed as often as asked"
+        for namespace, pod in _pods_of(victim, name):
+            kill = ("delete", "pod", pod, "-n", namespace, "--grace-period=0", "--force")
+            command(program("KUBECTL"), *kill, check=False)
     output, said = child.communicate(timeout=1800)
     assert child.returncode in (0, 6), said
     document = json.loads(output.strip().splitlines()[-1])
     only = ["--only", "train", "--candidate", "scratch", "--home", tmp_path]
     undisturbed = refs(json.loads(command(*ESPALIER, "run", SPEC, "--json", *only, *changed, seconds=1800).stdout))
     assert {one: refs(document)[one] for one in undisturbed} == undisturbed
+    told(f"{victim} killed {KILLS} times, from the first to the end", time.monotonic() - begun)
+
+
+def _pods_of(victim: str, name: str) -> list[tuple[str, str]]:
+    """Returns namespace and name of the victim's pods that run and are not going."""
+    where = {
+        "driver": ("-n", NAMESPACE, "-l", f"batch.kubernetes.io/job-name={name}"),
+        "segment": ("-n", NAMESPACE, "-l", f"espalier.dev/submission={name},ray.io/node-type=head"),
+        "operator": ("-A", "-l", "app.kubernetes.io/name=kuberay-operator"),
+    }[victim]
+    pods = json.loads(command(program("KUBECTL"), "get", "pods", *where, "-o", "json").stdout)["items"]
+    running = [one["metadata"] for one in pods if one["status"].get("phase") == "Running"]
+    return [(one["namespace"], one["name"]) for one in running if not one.get("deletionTimestamp")]
 
 
 def _name_of_job(child: subprocess.Popen[str]) -> str:

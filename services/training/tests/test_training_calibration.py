@@ -14,7 +14,8 @@ from espalier_runtime.merging import merged_model
 from espalier_sdk import Parts, SpecError
 from espalier_training.calibration import calibration_batches
 from espalier_training.examples import Examples
-from espalier_training.train import _Work, train
+from espalier_training.train import train
+from espalier_training.work import Work
 from safetensors.torch import load_file
 
 from .made import SPEC, TASK, TINY, Made, content, rows, train_alone
@@ -34,7 +35,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 
 def read(made: Made, folder: Path, *, batches: int, seed: int) -> list[dict[str, torch.Tensor]]:
-    work = _Work(made.job, folder)
+    work = Work(made.job, folder)
     work.peft.traits = lambda: replace(type(work.peft).traits(work.peft), calibration_batches=batches)
     job = replace(made.job, training={**made.job.training, "seed": seed})
     model = torch.nn.Linear(1, 1)
@@ -54,7 +55,7 @@ def test_batches_are_drawn_by_the_seed_alone_with_their_labels(made: Made, tmp_p
 
 
 def test_a_learner_without_labelled_batches_is_refused(made: Made, tmp_path: Path) -> None:
-    work = _Work(made.job, tmp_path)
+    work = Work(made.job, tmp_path)
 
     class Asks:
         def inputs(self, parts: Parts) -> dict[str, Any]:

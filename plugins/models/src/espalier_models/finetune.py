@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from espalier_sdk import Blueprint, DataError, Head, ParameterInfo, Placement, PluginConfig, Quantise
 from espalier_sdk.fourbit import load_in_four_bits
-from espalier_sdk.heads import load_model, with_head
+from espalier_sdk.heads import freeze_in_bfloat16, load_model, with_head
 from pydantic import Field
 
 if TYPE_CHECKING:
@@ -157,8 +157,6 @@ def open_base(
     if placement.quantise == "nf4":
         return load_in_four_bits(base, blueprint.head, compute=placement.dtype, ignore_mismatched_sizes=True)
     model = load_model(base, blueprint.head, ignore_mismatched_sizes=True)
-    if not frozen or placement.dtype != "bfloat16" or model.dtype != torch.bfloat16:
-        return model.float()
-    for name in blueprint.new_modules:  # these are trained
-        model.get_submodule(name).float()
-    return model
+    if frozen and model.dtype == torch.bfloat16 and placement.dtype == "bfloat16":
+        return freeze_in_bfloat16(model, blueprint.new_modules)
+    return model.float()

@@ -6,6 +6,7 @@ Strategies save such models and engines open them, so both must agree. Imports t
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,6 +88,16 @@ def load_model(folder: Path, head: Head, **options: Any) -> torch.nn.Module:
     model: torch.nn.Module = _class(config, head).from_pretrained(
         folder, config=config, use_safetensors=True, local_files_only=True, **options
     )
+    return model
+
+
+def freeze_in_bfloat16(model: torch.nn.Module, new_modules: Iterable[str]) -> torch.nn.Module:
+    """Puts a frozen base into bfloat16, in place, all but the modules that it lacked: those are trained."""
+    import torch
+
+    model.to(torch.bfloat16)
+    for name in new_modules:
+        model.get_submodule(name).float()
     return model
 
 

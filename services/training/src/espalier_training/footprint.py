@@ -2,8 +2,8 @@
 
 Activations are the tensors that autograd keeps for the backward pass of one micro-batch, counted in torch's fake mode,
 in which operations work out shapes alone. Weights are float32, or a frozen base's as they are stored, or in four bits;
-AdamW keeps two moments for each trained one (Kingma and Ba 2015), and gradients stand beside the moments when the
-activations are gone. Knows nothing about Ray or specs.
+AdamW keeps two moments for each trained one (Kingma and Ba 2015), its start is kept to tell how far it moved, and
+gradients stand beside the moments when the activations are gone. Knows nothing about Ray or specs.
 """
 
 from __future__ import annotations
@@ -15,15 +15,18 @@ from typing import TYPE_CHECKING
 
 from espalier_sdk import Blueprint, Placement, clean_name, quantisation
 from espalier_sdk.fourbit import WEIGHT_BYTES, four_bit_layers
-from espalier_sdk.heads import blank_batch, build_model
+from espalier_sdk.heads import blank_batch, build_model, freeze_in_bfloat16
+
+from espalier_training.rules import TRACED_WEIGHTS
 
 if TYPE_CHECKING:
     import torch
     from espalier_sdk import Head
     from espalier_sdk.protocols import ModelStrategy, PeftMethod
 
-# What Python, Ray, torch and transformers take in a worker on a CPU before there is a model.
-PROCESS_BYTES = 1000 * 2**20
+# What Python, Ray, torch and transformers take in a worker on a CPU before there is a model, 1000 MiB, and what kernels
+# keep for each width of a batch that they met.
+PROCESS_BYTES = 1200 * 2**20
 _FLOAT = 4
 
 
@@ -38,6 +41,7 @@ class Load:
     zero_stage: int = 0
     workers: int = 1
     gpu: bool = False
+    reference: bool = False  # a frozen copy of the start stands beside
 
 
 def footprint(blueprint: Blueprint, strategy: ModelStrategy, peft: PeftMethod | None, load: Load) -> int:
@@ -54,9 +58,12 @@ def footprint(blueprint: Blueprint, strategy: ModelStrategy, peft: PeftMethod | 
     trained = sum(n for one, n in counts.items() if one.requires_grad)
     parts = [load.workers if load.zero_stage >= stage else 1 for stage in (3, 1, 2)]  # weights, moments, gradients
     moments, gradients = 2 * _FLOAT * trained, _FLOAT * trained
+    start = _FLOAT * trained if trained <= TRACED_WEIGHTS and not (load.gpu and load.zero_stage) else 0
+    reference = _FLOAT * sum(one.count for one in blueprint.parameters) if load.reference else 0
     weights = sum(one.nbytes for one in counts) - _FLOAT * sum(quantised) + round(WEIGHT_BYTES * sum(quantised))
     whole = _FLOAT * max(quantised, default=0)  # one layer at a time, while it is computed
-    return weights // parts[0] + moments // parts[1] + max(kept, gradients // parts[2]) + whole
+    held = weights // parts[0] + moments // parts[1] + start + reference
+    return held + max(kept, gradients // parts[2]) + whole
 
 
 def activations(model: torch.nn.Module, head: Head, load: Load) -> int:
@@ -113,22 +120,13 @@ def _model(
         quantised = [model.get_submodule(name).weight.numel() for name in layers]
         if peft:
             if blueprint.config.get("dtype") == load.dtype == "bfloat16" and not quantised:
-                _keep_frozen(model, blueprint)
+                freeze_in_bfloat16(model, blueprint.new_modules)
             model = peft.inject(model, blueprint=blueprint, placement=Placement(), calibration=())
             infos = (*infos, *peft.parameters(blueprint))
     trained = {one.name for one in infos if strategy.trainable(one)}
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(clean_name(name) in trained)
     return model, quantised
-
-
-def _keep_frozen(model: torch.nn.Module, blueprint: Blueprint) -> None:
-    """Gives a base the precision that it is stored in, as the strategy opens it; what the base lacks is trained."""
-    import torch
-
-    model.to(torch.bfloat16)
-    for name in blueprint.new_modules:
-        model.get_submodule(name).float()
 
 
 def _put_on_cpu(model: torch.nn.Module) -> None:

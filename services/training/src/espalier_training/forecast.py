@@ -22,6 +22,7 @@ from espalier_sdk import Head, built_head
 from espalier_sdk.errors import EspalierError
 
 from espalier_training.footprint import PROCESS_BYTES, Load, footprint
+from espalier_training.work import keeps_start
 
 
 def main() -> int:
@@ -65,11 +66,11 @@ def sizes(candidate: Candidate, task_choice: Any, store: Store, plugins: Plugins
     return {
         "parameters": sum(one.count for one in parameters),
         "trainable_parameters": sum(one.count for one in parameters if strategy.trainable(one)),
-        "memory_bytes": _memory(candidate, blueprint, strategy, peft),
+        "memory_bytes": _memory(candidate, blueprint, strategy, peft, reference=keeps_start(learner, peft)),
     }
 
 
-def _memory(candidate: Candidate, blueprint: Any, strategy: Any, peft: Any) -> int | None:
+def _memory(candidate: Candidate, blueprint: Any, strategy: Any, peft: Any, *, reference: bool) -> int | None:
     """Returns the bytes that a worker will need, or None where a PEFT method cannot be followed without weights."""
     where, training = candidate.where, candidate.training
     load = Load(
@@ -80,6 +81,7 @@ def _memory(candidate: Candidate, blueprint: Any, strategy: Any, peft: Any) -> i
         zero_stage=where.zero_stage,
         workers=where.workers,
         gpu=where.gpus_per_worker > 0,
+        reference=reference,
     )
     try:
         needed = footprint(blueprint, strategy, peft, load)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from espalier_sdk import Phase, Rule, TrainingFailed, clean_name
 
 if TYPE_CHECKING:
     import torch
+
+TRACED_WEIGHTS = 100_000_000  # how far weights moved is told up to here: it needs a copy of each
 
 
 def apply_rules(model: torch.nn.Module, rules: Mapping[str, Rule]) -> None:
@@ -76,6 +78,14 @@ class Anchors:
             term = 0.5 * rules[clean].anchor * (parameter - start.to(parameter.device)).square().sum()
             total = term if total is None else total + term
         return total
+
+
+def start_of(model: torch.nn.Module, trained: Collection[str]) -> dict[str, torch.Tensor]:
+    """Returns copies of the weights that training will change, or none where they are too many to keep twice."""
+    named = {clean_name(name): one for name, one in model.named_parameters() if clean_name(name) in trained}
+    if sum(one.numel() for one in named.values()) > TRACED_WEIGHTS:
+        return {}
+    return {name: one.detach().clone() for name, one in named.items()}
 
 
 def distances(model: torch.nn.Module, start: Mapping[str, torch.Tensor]) -> dict[str, float]:
