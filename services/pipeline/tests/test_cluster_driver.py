@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from espalier_pipeline.cluster import driver as driver_module
+from espalier_pipeline.cluster import submitting
 from espalier_pipeline.cluster.access import Installation
 from espalier_pipeline.cluster.driver import AGAIN, Driver
 from espalier_pipeline.cluster.segments import Segment, outcome_path
 from espalier_pipeline.cluster.submitting import driver_job, ended
 from espalier_runtime import shelf
 from espalier_runtime.store import Store
-from espalier_sdk.errors import ClusterError, DataError
+from espalier_sdk.errors import ClusterError, DataError, EspalierError
 
 DEADLINES = {"preRunningDeadlineSeconds": 600, "activeDeadlineSeconds": 86400, "ttlSecondsAfterFinished": 600}
 IDENTITY, UID = "triage-0123456789", "u-1"
@@ -158,3 +160,46 @@ def test_the_job_of_a_driver_restarts_what_was_killed_and_leaves_what_failed() -
 def test_a_job_has_ended_when_the_api_says_so(conditions: list[dict[str, Any]], told: str | None) -> None:
     found = ended({"status": {"conditions": conditions}})
     assert found is None if told is None else found is not None and told in found
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ClusterError("the API server does not answer", code="unreachable", retryable=True), AGAIN),
+        (ClusterError("a segment died", code="segment_died", retryable=True), ClusterError.exit_code),
+        (DataError("no such column"), DataError.exit_code),
+    ],
+)
+def test_another_pod_goes_on_where_the_api_server_was_away_and_only_there(
+    error: EspalierError, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> dict[str, Any]:
+        raise error
+
+    monkeypatch.setenv("ESPALIER_STORE", str(tmp_path))
+    monkeypatch.setattr(driver_module.Cluster, "of_pod", lambda: None)
+    monkeypatch.setattr(driver_module, "_received", refuse)
+    monkeypatch.setattr(driver_module.signal, "signal", lambda *_: None)
+    assert driver_module.main(IDENTITY, "ab") == code
+
+
+@pytest.mark.parametrize(("fresh", "whole", "sent"), [(True, False, True), (False, False, True), (False, True, False)])
+def test_who_submits_the_same_again_sends_what_the_first_did_not(
+    fresh: bool, whole: bool, sent: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mails.csv").write_text("text,label\nrose,garden\ncard,money\n", encoding="utf-8")
+    (tmp_path / "espalier.yaml").write_text(
+        "name: triage\n"
+        "objective: {task: {name: classification, config: {text: text, target: label}}, metric: macro_f1}\n"
+        "data: {mails: {sources: [{name: files, config: {paths: [mails.csv]}}]}}\n"
+        "candidates: {tiny: {strategy: from-scratch}}\n",
+        encoding="utf-8",
+    )
+    bundles: list[int] = []
+    monkeypatch.setattr(submitting.Cluster, "of_user", lambda namespace, context=None: None)
+    monkeypatch.setattr(submitting.Installation, "find", lambda cluster, release=None: INSTALLATION)
+    monkeypatch.setattr(submitting.Job, "begin", lambda self, installation, sha256: fresh)
+    monkeypatch.setattr(submitting.Job, "has", lambda self, sha256: whole)
+    monkeypatch.setattr(submitting.Job, "send", lambda self, file, sha256: bundles.append(file.stat().st_size))
+    assert submitting.submit(tmp_path / "espalier.yaml", namespace="models", detach=True) == 0
+    assert bool(bundles) == sent
