@@ -1,6 +1,6 @@
 """`kill -9` of the driver and of each stage's process at random moments: what the next run finds, repeats and makes.
 
-    python tests/benchmarks/kill_and_resume.py [--moments 3] [--seed 0]
+    python tests/benchmarks/kill_and_resume.py [--moments 3] [--victims driver train ...] [--seed 0]
 
 Builds two small candidates once without a break, then breaks the same pipeline again and again, each in a new home.
 A killed driver is followed by a second run; a killed stage is tried again by its driver. Prints a line for each and
@@ -55,6 +55,7 @@ def main() -> int:
     """Breaks the pipeline as asked and prints what came of it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--moments", type=int, default=3, help="random moments per victim")
+    parser.add_argument("--victims", nargs="+", choices=("driver", *MODULES), default=("driver", *MODULES))
     parser.add_argument("--seed", type=int, default=0, help="seed of the moments")
     arguments = parser.parse_args()
     chance, wrong = random.Random(arguments.seed), 0
@@ -63,8 +64,9 @@ def main() -> int:
         expected = finish(write(Path(scratch) / "unbroken"))
         whole = time.monotonic() - started
         print(f"unbroken    {whole:.1f} s, {len(expected['stages'])} stages")
-        seconds = {stage["stage"]: stage["seconds"] for stage in expected["stages"]}
-        for victim in ("driver", *MODULES):
+        # Of stages of one kind the first is the victim.
+        seconds = {stage["stage"]: stage["seconds"] for stage in reversed(expected["stages"])}
+        for victim in arguments.victims:
             for moment in range(arguments.moments):
                 after = chance.uniform(0.5, whole) if victim == "driver" else chance.uniform(0.0, 0.9 * seconds[victim])
                 found = broken(write(Path(scratch) / f"{victim}-{moment}"), victim, after)
