@@ -21,7 +21,12 @@ def test_equal_rows_have_equal_keys_and_others_do_not() -> None:
 
 
 def test_values_do_not_run_into_each_other_and_null_is_not_empty() -> None:
-    assert len(set(keys(["ab", "a", "", None], ["c", "bc", "", None]))) == 4
+    assert len(set(keys(["ab", "a", "", None], ["c", "bc", "x", "x"]))) == 4
+
+
+def test_rows_that_say_nothing_are_no_repetitions_of_each_other() -> None:
+    assert keys(["", None, " \n"], [None, None, ""]) == [None, None, None]
+    assert keys([""], [0]) != [None]
 
 
 def test_case_and_white_space_make_a_difference_unless_normalised() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -222,4 +223,11 @@ def test_every_command_that_writes_says_where_as_one_document(
     assert run(["init", "mine/tickets.csv", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["spec"] == "espalier.yaml"
     assert run(["plugins", "new", "loud", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"made": "espalier-loud"}
+    printed = capsys.readouterr()
+    assert json.loads(printed.out) == {"made": "espalier-loud"}
+    install, test = printed.err.removeprefix("next").strip().split(" && ")
+    program, *words = shlex.split(install)
+    assert shutil.which(program)
+    assert sys.executable in (program, *words)
+    assert f"{tmp_path / 'espalier-loud'}[test]" in words
+    assert shlex.split(test)[0] == sys.executable

@@ -191,6 +191,16 @@ def test_a_flipped_byte_is_found_and_the_file_named(store: Store) -> None:
     assert "verify --remove-damaged" in (error.value.problems[0].remedy or "")
 
 
+def test_one_file_is_opened_without_the_others(store: Store) -> None:
+    manifest = _publish(store)
+    _change(store, f"attempts/{_attempt(manifest)}/files/deep/part-00001.parquet", _flip)
+    name = next(name for name in FILES if "/" not in name)
+    opened = store.open_artifact(manifest.ref(), only=name)
+    assert (opened.folder / name).read_bytes() == FILES[name]
+    with pytest.raises(DataError, match="differs"):
+        store.open_artifact(manifest.ref(), only="deep/part-00001.parquet")
+
+
 def test_verify_looks_at_the_store_not_at_a_local_copy(store: Store) -> None:
     manifest = _publish(store)
     store.open_artifact(manifest.ref())

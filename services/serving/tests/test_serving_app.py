@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from espalier_serving import app
 from espalier_serving.app import main
 from espalier_serving.database import open_database
 from espalier_serving.keys import create_key, key_id_of, known_keys, revoke_keys_of
@@ -166,3 +167,17 @@ def test_keys_of_runs_that_were_killed_are_revoked_and_others_stay(tmp_path: Pat
         known = known_keys(session, [old["id"], other["id"]])
     assert (known[old["id"]].revoked, known[other["id"]].revoked) == (True, False)
     database.close()
+
+
+def test_a_start_without_any_model_says_so_and_how_one_comes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("start_ray", "start_applications", "stop"):
+        monkeypatch.setattr(app, name, lambda *_, **__: None)
+    monkeypatch.setattr(app, "wait_until_ready", lambda *_, **__: True)
+    monkeypatch.setattr(app.Program, "_serve", lambda *_: None)
+    monkeypatch.setattr(app.Program, "_listen_for_signals", lambda *_: None)
+    assert main(["--database", str(tmp_path / "e.db"), "--home", str(tmp_path), "--port", str(free_port())]) == 0
+    told = capsys.readouterr().out
+    assert "nothing is served yet: `espalier run`" in told
+    assert "curl" not in told

@@ -35,7 +35,7 @@ class DeduplicateConfig(PluginConfig):
 
 
 class Deduplicate:
-    """Keeps the first of equal rows, in the order of the corpus.
+    """Keeps the first of equal rows, in the order of the corpus; rows that say nothing in the columns all stay.
 
     Only keys and row numbers are shuffled; what is spread to the workers is the list of rows that go. The corpus is
     read twice: it should be materialised where making it is dear.
@@ -67,17 +67,29 @@ class Deduplicate:
 
         columns = self.config.columns or own_columns(rows.column_names)
         keys = row_keys([need_column(rows, name) for name in columns], normalise=self.config.normalise)
-        halves = np.frombuffer(b"".join(keys), dtype=">i8").astype(np.int64).reshape(-1, 2)  # (rows, 2)
-        return pa.table({_HIGH: halves[:, 0], _LOW: halves[:, 1], ROW: rows.column(ROW)})
+        told = [place for place, key in enumerate(keys) if key is not None]
+        halves = np.frombuffer(b"".join(keys[place] or b"" for place in told), dtype=">i8").astype(np.int64)
+        halves = halves.reshape(-1, 2)  # (rows that say something, 2)
+        return pa.table({_HIGH: halves[:, 0], _LOW: halves[:, 1], ROW: rows.column(ROW).take(told)})
 
 
-def row_keys(columns: Sequence[pa.ChunkedArray], *, normalise: bool) -> list[bytes]:
-    """Returns a hash for each row; rows have the same hash when all their values are the same."""
+def row_keys(columns: Sequence[pa.ChunkedArray], *, normalise: bool) -> list[bytes | None]:
+    """Returns a hash for each row; rows have the same hash when all their values are the same.
+
+    None where all values are missing or blank: two rows that say nothing do not say the same.
+    """
     encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True, default=str).encode
     values = [column.to_pylist() for column in columns]
     if normalise:
         values = [[_normal(value) for value in column] for column in values]
-    return [hashlib.blake2b(encode(row).encode(), digest_size=_KEY_BYTES).digest() for row in zip(*values, strict=True)]
+    return [
+        None if all(map(_is_blank, row)) else hashlib.blake2b(encode(row).encode(), digest_size=_KEY_BYTES).digest()
+        for row in zip(*values, strict=True)
+    ]
+
+
+def _is_blank(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())
 
 
 def _normal(value: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,17 @@ def new_plugin(name: str, folder: Path | None) -> Path:
             else:
                 shutil.copyfile(source, copied)
     return target
+
+
+def installing(folder: Path) -> list[str]:
+    """Returns the command that installs a distribution with its tests' needs where this program runs.
+
+    With uv where there is one, on the path or beside the environment in a checkout: its environments have no pip.
+    """
+    beside = Path(sys.prefix).parent / ".uv" / "bin" / "uv"
+    uv = "uv" if shutil.which("uv") else str(beside) if beside.is_file() else None
+    start = [uv, "pip", "install", "--python", sys.executable] if uv else [sys.executable, "-m", "pip", "install"]
+    return [*start, "-e", f"{folder.absolute()}[test]"]
 
 
 def _renamed(text: str, name: str) -> str:

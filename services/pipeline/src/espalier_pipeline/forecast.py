@@ -43,6 +43,7 @@ class Step:
     seconds: float | None
     memory_bytes: int | None = None
     trainable_parameters: int | None = None
+    exact: bool = False
 
     def document(self) -> dict[str, Any]:
         """Returns the step for `--json`."""
@@ -61,10 +62,11 @@ def plan(
     plugins = Plugins()
     check_spec(spec, document, plugins)
     places = Places.of(document.path, home=home, store=store)
-    steps = list(_Planner(spec, plugins, Store.look(places.store)).steps())
+    planner = _Planner(spec, plugins, Store.look(places.store))
+    steps = list(planner.steps())
     if all(step.ref for step in steps if step.stage in _TRAINED):
         return steps
-    sizes = _sizes(document.path, places.store, overrides)
+    sizes = _sizes(document.path, places.store, overrides, planner.datasets)
     return [_with_size(step, sizes.get(step.name)) if step.stage in _TRAINED else step for step in steps]
 
 
@@ -76,6 +78,7 @@ def render(steps: Sequence[Step]) -> str:
         time = "" if step.ref or step.seconds is None else f"about {tables.seconds(step.seconds)}"
         memory = f"about {tables.size(step.memory_bytes)}" if step.memory_bytes and not step.ref else ""
         trained = tables.count(step.trainable_parameters) if step.trainable_parameters and not step.ref else ""
+        trained = f"at least {trained}" if trained and not step.exact else trained
         rows.append([step.stage, step.name, done, time, memory, trained])
     making = [step for step in steps if step.stage != "serve"]  # proposing leaves nothing in the store to find again
     left = [step for step in making if not step.ref]
@@ -92,6 +95,7 @@ class _Planner:
     def __init__(self, spec: Spec, plugins: Plugins, store: Store) -> None:
         self._spec, self._plugins, self._store = spec, plugins, store
         self._bases: set[str] = set()
+        self.datasets: dict[str, ArtifactRef] = {}  # of candidates, where it is made
 
     def steps(self) -> Iterator[Step]:
         made: dict[str, ArtifactRef | None] = {}
@@ -136,7 +140,9 @@ class _Planner:
         self, name: str, made: Mapping[str, ArtifactRef | None], models: dict[str, ArtifactRef | None]
     ) -> Iterator[Step]:
         candidate = self._spec.candidates[name]
-        inputs: dict[str, ArtifactRef | None] = {"dataset": made[self._dataset_key(name)]}
+        dataset = made[self._dataset_key(name)]
+        self.datasets |= {name: dataset} if dataset else {}
+        inputs: dict[str, ArtifactRef | None] = {"dataset": dataset}
         if isinstance(candidate.base, From):
             inputs["base"] = models[candidate.base.from_]
         elif candidate.base is not None:
@@ -228,7 +234,9 @@ class _Planner:
         return max(found, key=lambda provenance: float(provenance["started_at"])) if found else None
 
 
-def _sizes(path: Path, store: str, overrides: Sequence[str]) -> dict[str, dict[str, Any]]:
+def _sizes(
+    path: Path, store: str, overrides: Sequence[str], datasets: Mapping[str, ArtifactRef]
+) -> dict[str, dict[str, Any]]:
     """Asks the training service for the sizes of candidates; raises what it finds wrong with the spec.
 
     The child gets a store of its own where there is none yet: planning leaves nothing behind.
@@ -238,6 +246,8 @@ def _sizes(path: Path, store: str, overrides: Sequence[str]) -> dict[str, dict[s
         arguments = ["--spec", str(path), "--store", store if there else str(Path(scratch) / "store")]
         for override in overrides:
             arguments += ["--set", override]
+        for name, ref in datasets.items():
+            arguments += ["--dataset", f"{name}={ref}"]
         log = Path(scratch) / "plan.log"
         try:
             return run_child(
@@ -256,5 +266,6 @@ def _with_size(step: Step, size: Mapping[str, Any] | None) -> Step:
         **asdict(step),
         "memory_bytes": size["memory_bytes"],
         "trainable_parameters": size["trainable_parameters"],
+        "exact": size["exact"],
     }
     return Step(**fields)

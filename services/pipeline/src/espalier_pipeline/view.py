@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import Any, Protocol
+
+_TOLD_SECONDS = 30.0  # where there is no terminal: between two lines on how far a stage is
 
 
 class View(Protocol):
@@ -45,7 +48,24 @@ class QuietView:
 
 
 class PlainView(QuietView):
-    """One line per finished stage, on standard error."""
+    """One line per finished stage, on standard error, and now and then how far one is that takes long."""
+
+    def __init__(self) -> None:
+        self._present, self._told = "", 0.0
+
+    def stage_began(self, stage: str, name: str) -> None:
+        """Takes the stage for the present one."""
+        self._present, self._told = f"{stage} {name}", time.monotonic()
+
+    def event(self, event: dict[str, Any]) -> None:
+        """Prints how far the stage is, unless that was told a short time ago."""
+        now = time.monotonic()
+        if event.get("event") != "progress" or now - self._told < _TOLD_SECONDS:
+            return
+        self._told = now
+        of = f" of {event['total']:g}" if event.get("total") else ""
+        note = f", {event['note']}" if event.get("note") else ""
+        self.note(f"{self._present}: {event['done']:g}{of}{note}")
 
     def stage_done(self, stage: str, name: str, seconds: float, *, cached: bool) -> None:
         """Prints the stage and its seconds, or that it was done before."""
@@ -56,7 +76,7 @@ class PlainView(QuietView):
         print(f"  {text}", file=sys.stderr, flush=True)
 
 
-class TerminalView(PlainView):
+class TerminalView(QuietView):
     """Finished stages as lines, the present one with a bar below them."""
 
     def __init__(self) -> None:

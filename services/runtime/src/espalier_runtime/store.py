@@ -166,10 +166,13 @@ class Store:
 
     # Reading
 
-    def open_artifact(self, ref: ArtifactRef) -> OpenArtifact:
-        """Checks sizes and hashes and returns a local folder; DataError names the file that differs."""
+    def open_artifact(self, ref: ArtifactRef, *, only: str | None = None) -> OpenArtifact:
+        """Checks sizes and hashes and returns a local folder; DataError names the file that differs.
+
+        With `only` the path of one file: no other is fetched or checked.
+        """
         manifest = self.manifest(ref)
-        entries = self.files(manifest)
+        entries = [entry for entry in self.files(manifest) if only in (None, entry.path)]
         folder = self._local_copy(ref, manifest, entries)
         for entry in entries:
             with store_errors(str(folder)):

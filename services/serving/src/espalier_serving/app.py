@@ -37,6 +37,9 @@ from espalier_serving.starting import (
 from espalier_serving.tables import Endpoint, Variant
 
 ENDPOINT_FILE = "endpoint.json"
+_NOTHING_SERVED = (
+    "nothing is served yet: `espalier run` of a spec that has `serve` proposes models, also while this runs"
+)
 _TICK_SECONDS = 0.5
 
 
@@ -149,11 +152,10 @@ class Program:
         print(f"ready in {seconds:.1f} s on {self._place.url}", flush=True, file=self._out)
         if key is not None:
             print(f"key  {key}  (shown once; {self._home / ENDPOINT_FILE} has it while this runs)", file=self._out)
-            print(
-                _curl(self._place.url, key, endpoints[0]["name"] if endpoints else "ENDPOINT"),
-                flush=True,
-                file=self._out,
-            )
+        if not endpoints:
+            print(_NOTHING_SERVED, flush=True, file=self._out)
+        elif key is not None:
+            print(_curl(self._place.url, key, endpoints[0]["name"]), flush=True, file=self._out)
 
     def _make_key(self, database: Database) -> str:
         path = self._home / ENDPOINT_FILE

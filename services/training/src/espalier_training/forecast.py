@@ -18,25 +18,33 @@ from espalier_runtime.plugins import Plugins
 from espalier_runtime.request import base_choice, base_request
 from espalier_runtime.specs import Candidate, load_spec
 from espalier_runtime.store import Store
-from espalier_sdk import Head, built_head
+from espalier_sdk import ArtifactRef, Head, built_head
 from espalier_sdk.errors import EspalierError
 
 from espalier_training.footprint import PROCESS_BYTES, Load, footprint
 from espalier_training.work import keeps_start
 
+_STATE = "state.json"
+_CHOOSING = ("sequence-classification", "token-classification")  # heads whose outputs the data tell
+
 
 def main() -> int:
-    """Prints `{candidate: {parameters, trainable_parameters, memory_bytes}}` and returns the exit code."""
+    """Prints `{candidate: {parameters, trainable_parameters, memory_bytes, exact}}` and returns the exit code.
+
+    Exact are sizes with the head that the dataset asks for; before it is made, a head that chooses has two outputs.
+    """
     parser = argparse.ArgumentParser(description="Parameters and memory of candidates.")
     parser.add_argument("--spec", required=True)
     parser.add_argument("--store", required=True)
     parser.add_argument("--set", action="append", default=[])
+    parser.add_argument("--dataset", action="append", default=[], metavar="CANDIDATE=REF")
     arguments = parser.parse_args()
     try:
         spec, _ = load_spec(Path(arguments.spec), overrides=arguments.set)
         store, plugins = Store.open(arguments.store), Plugins()
+        datasets = dict(given.split("=", 1) for given in arguments.dataset)
         found = {
-            name: sizes(candidate, spec.task_of(candidate), store, plugins)
+            name: sizes(candidate, spec.task_of(candidate), store, plugins, dataset=datasets.get(name))
             for name, candidate in spec.candidates.items()
             if base_choice(candidate) is not None
         }
@@ -47,7 +55,9 @@ def main() -> int:
     return 0
 
 
-def sizes(candidate: Candidate, task_choice: Any, store: Store, plugins: Plugins) -> dict[str, int | None]:
+def sizes(
+    candidate: Candidate, task_choice: Any, store: Store, plugins: Plugins, *, dataset: str | None
+) -> dict[str, int | None]:
     """Returns the sizes of a candidate that has a base; memory is one worker's, at batches of the longest texts."""
     choice = base_choice(candidate)
     assert choice is not None, "the caller leaves out candidates without a base"
@@ -59,15 +69,24 @@ def sizes(candidate: Candidate, task_choice: Any, store: Store, plugins: Plugins
             plugins.load("espalier.base_models", choice).fetch(request.resolved["base"], folder)
         strategy = plugins.load("espalier.model_strategies", candidate.strategy)
         learner = plugins.load("espalier.learners", candidate.learner)
-        head = built_head(learner, Head(kind=plugins.load("espalier.tasks", task_choice).head_kind, outputs=2))
+        task = plugins.load("espalier.tasks", task_choice)
+        head = built_head(learner, _head(task, store, dataset) if dataset else Head(kind=task.head_kind, outputs=2))
         blueprint = strategy.blueprint(head, tokenizer=folder, base=folder)
     peft = plugins.load("espalier.peft_methods", candidate.peft) if candidate.peft else None
     parameters = [*blueprint.parameters, *(peft.parameters(blueprint) if peft else ())]
     return {
         "parameters": sum(one.count for one in parameters),
         "trainable_parameters": sum(one.count for one in parameters if strategy.trainable(one)),
+        "exact": bool(dataset) or head.kind not in _CHOOSING,
         "memory_bytes": _memory(candidate, blueprint, strategy, peft, reference=keeps_start(learner, peft)),
     }
+
+
+def _head(task: Any, store: Store, dataset: str) -> Head:
+    folder = store.open_artifact(ArtifactRef.parse(dataset), only=_STATE).folder
+    state = json.loads((folder / _STATE).read_text(encoding="utf-8"))["task"]
+    made: Head = task.head(type(task).State.model_validate(state))
+    return made
 
 
 def _memory(candidate: Candidate, blueprint: Any, strategy: Any, peft: Any, *, reference: bool) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -79,11 +80,11 @@ def plugins_new(
     as_json: Json = False,
 ) -> None:
     """Write a plugin distribution that builds and passes its kit."""
-    from espalier_pipeline.authoring import new_plugin
+    from espalier_pipeline.authoring import installing, new_plugin
 
     made = new_plugin(name, folder)
     print_json({"made": str(made)}) if as_json else print(shown(made))
-    print_next(f"pip install -e {shown(made)} && pytest {shown(made)}")
+    print_next(f"{shlex.join(installing(made))} && {shlex.join([sys.executable, '-m', 'pytest', shown(made)])}")
 
 
 @plugins.command("check")
