@@ -6,6 +6,7 @@ Knows nothing about tasks: it gets encoded rows and gives back what the head put
 from __future__ import annotations
 
 import asyncio
+import warnings
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -239,6 +240,7 @@ def _load(folder: Path, head: Head, placement: Placement, **options: Any) -> tor
     import torch
     import transformers
 
+    warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)  # PEFT 0.21 reads it
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
