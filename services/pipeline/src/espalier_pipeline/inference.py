@@ -257,7 +257,6 @@ def _refuse_one_class(found: Guess) -> None:
         code="one_class",
         field="--target",
         given=target.name,
-        accepted=", ".join(one.name for one in found.facts.values() if one.distinct > 1) or None,
         remedy="name another column with --target, or add rows of a second class",
     )
 
