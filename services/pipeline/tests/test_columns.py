@@ -119,12 +119,15 @@ def test_mistakes_of_every_kind_come_at_once_in_the_order_of_the_file(spec: Path
         ("layers: 1, hidden_size: 32}}", "layers: 1, hidden_size: 32}, base: 5}", {"candidates.tiny.strategy.base"}),
         ("name: small", "name: [small]", {"name"}),
         ("  tiny: {", "  tiny: {tune: {}, ", {"candidates.tiny.tune.space"}),
+        ("  mails:\n", "  more: {sources: [{name: files, config: {paths: more.csv}}]}\n  mails:\n",
+         {"candidates.tiny", "candidates.wide"}),
         ("bootstrap: chosen", "bootstrap: My Tiny", {"serve.bootstrap"}),
     ],
 )  # fmt: skip
 def test_what_is_broken_is_told_once_and_not_what_follows_from_it(
     spec: Path, old: str, new: str, fields: set[str]
 ) -> None:
+    (spec.parent / "more.csv").write_text("subject\nhello\n")
     replaced(spec, (old, new))
     assert set(problems(spec)) == fields
 
@@ -138,6 +141,13 @@ def test_files_that_are_missing_or_empty_have_their_places_in_the_spec(spec: Pat
         "data.mails.sources.0.config.paths.2": (str(spec), 5, "missing_file"),
     }
     assert str(spec.parent / "mial.csv") in found["data.mails.sources.0.config.paths.2"].message
+
+
+def test_columns_that_a_missing_files_source_names_are_compared(spec: Path) -> None:
+    replaced(spec, ("[mails.csv]", "[mail.csv], columns: [label, body]"))
+    assert set(problems(spec)) == {"data.mails.sources.0.config.paths.0", "objective.task.config.text"}
+    replaced(spec, ("[label, body]", "[label, text]"))
+    assert set(problems(spec, DataError)) == {"data.mails.sources.0.config.paths.0"}
 
 
 def test_a_target_of_one_class_is_told_where_all_rows_are_read(spec: Path) -> None:

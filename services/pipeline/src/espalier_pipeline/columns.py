@@ -39,20 +39,23 @@ class _Seen:
     """What was seen of some data."""
 
     columns: dict[str, None] = field(default_factory=dict)
-    batches: list[Any] = field(default_factory=list)
+    read: int = 0  # batches
+    batches: list[Any] = field(default_factory=list)  # as long as they may be the whole
     everywhere: bool = True  # every source could be looked at, or says its columns itself
     to_the_end: bool = True  # a column that was not seen is in no row
-    whole: bool = False  # the batches are all rows
+    whole: bool = True  # the batches are all rows
 
     def is_enough(self, wanted: Collection[str]) -> bool:
         """Tells that nothing more would be learned: all columns are known, and these are too many rows for the rest."""
-        return set(wanted) <= set(self.columns) and len(self.batches) > _WHOLE_BATCHES
+        return set(wanted) <= set(self.columns) and self.read > _WHOLE_BATCHES
 
     def take(self, batches: Iterable[Any]) -> None:
         """Adds some rows."""
         for batch in batches:
             self.columns.update({name: None for name in batch.schema.names if not name.startswith(RESERVED_PREFIX)})
-            self.batches.append(batch)
+            self.read += 1
+            self.whole = self.whole and self.read <= _WHOLE_BATCHES
+            self.batches = [*self.batches, batch] if self.whole else []
 
 
 def check_data(reading: Reading, found: Found) -> list[str]:
@@ -76,7 +79,7 @@ def check_data(reading: Reading, found: Found) -> list[str]:
                 f"data {name} has no column {need.column!r} in the rows that were looked at; a later one may have it"
                 for need in missing
             ]
-        if seen.whole and not missing:
+        if seen.whole and seen.batches and not missing:
             found.data += _unlearnable(spec, name, seen.batches, found, document)
     return notes
 
@@ -90,7 +93,7 @@ def _look(spec: Spec, data: str, found: Found, document: SpecDocument, *, wanted
     for index in range(len(spec.data[data].sources)):
         at: Location = ("data", data, "sources", index)
         if (source := found.loaded.get(at)) is None:
-            seen.everywhere = False  # why is told already
+            seen.everywhere = seen.whole = False  # why is told already
             continue
         with _placing(at, source, seen, found, document):
             parts += [(at, source, part) for part in source.parts()]
@@ -99,17 +102,16 @@ def _look(spec: Spec, data: str, found: Found, document: SpecDocument, *, wanted
             seen.take(islice(source.read(part), 1))
         if seen.is_enough(wanted):
             return seen
-    first = len(seen.batches)
+    first = seen.read
     for at, source, part in parts:
         with _placing(at, source, seen, found, document):
             for batch in islice(source.read(part), 1, None):
                 if seen.is_enough(wanted):
                     return seen
-                if len(seen.batches) == first + _LATER_BATCHES:
+                if seen.read == first + _LATER_BATCHES:
                     seen.to_the_end = False
                     return seen
                 seen.take((batch,))
-    seen.whole = seen.everywhere and len(seen.batches) <= _WHOLE_BATCHES
     return seen
 
 
@@ -123,6 +125,7 @@ def _placing(at: Location, source: Any, seen: _Seen, found: Found, document: Spe
         found.data += [problem for problem in told if problem not in found.data]
         seen.columns.update(dict.fromkeys(named_columns(source)))
         seen.everywhere = seen.everywhere and bool(named_columns(source))
+        seen.whole = False
 
 
 def _unlearnable(
@@ -152,8 +155,9 @@ def _has_gaps(table: Any, names: Collection[str]) -> bool:
 
 
 def _users(spec: Spec, data: str) -> list[tuple[str, Candidate]]:
-    """Returns the candidates that learn from some data, with their names."""
-    return [(name, one) for name, one in spec.candidates.items() if spec.data_name(one) == data]
+    """Returns the candidates that learn from some data, with their names; of several data one must be named."""
+    told = [(name, one) for name, one in spec.candidates.items() if one.data is not None or len(spec.data) == 1]
+    return [(name, one) for name, one in told if spec.data_name(one) == data]
 
 
 def _needs(spec: Spec, data: str, found: Found) -> Iterator[Need]:
