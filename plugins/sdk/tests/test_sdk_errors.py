@@ -74,3 +74,9 @@ def test_a_problem_is_printed_with_the_fields_of_the_command_line() -> None:
     problem = NotMergeable("cannot be folded", given="x").problems[0].to_json()
     assert problem["code"] == "not_mergeable"
     assert set(problem) == {"code", "message", "file", "line", "column", "field", "given", "accepted", "remedy"}
+
+
+def test_a_field_that_the_message_begins_with_is_said_once() -> None:
+    assert str(SpecError("--set nonsense: must be a.b.c=value", field="--set")) == "--set nonsense: must be a.b.c=value"
+    assert str(SpecError("input[0]: is empty", field="input[0]")) == "input[0]: is empty"
+    assert str(SpecError("models are missing", field="model")) == "model: models are missing"

@@ -58,7 +58,7 @@ def test_a_proxy_of_the_environment_is_not_asked_for_loopback(url: str, trusted:
 )
 def test_an_error_answer_becomes_the_family_of_its_status(status: int, family: type) -> None:
     body = {"error": {"message": "no such endpoint", "code": "unknown", "param": "model"}}
-    with pytest.raises(family, match=f"{status}: no such endpoint"):
+    with pytest.raises(family, match=r"^model: no such endpoint$"):
         client_of(lambda request: httpx.Response(status, json=body)).ask("x", "y")
 
 
@@ -152,3 +152,36 @@ def test_after_feedback_the_next_command_asks_the_same_home(
     (tmp_path / "none.jsonl").write_text("")
     assert run(["feedback", "support", str(tmp_path / "none.jsonl"), "--home", str(tmp_path)]) == 0
     assert capsys.readouterr().err.splitlines()[-1].endswith(f"experiment status support --home {tmp_path}")
+
+
+def test_a_message_that_begins_with_its_field_is_said_once() -> None:
+    error = {"message": "input[0]: there is no text to read", "code": "no_text", "param": "input[0]"}
+    with pytest.raises(SpecError) as raised:
+        client_of(lambda request: httpx.Response(400, json={"error": error})).ask("support", " ")
+    assert str(raised.value) == "input[0]: there is no text to read"
+
+
+def test_an_answer_of_another_shape_tells_its_status() -> None:
+    with pytest.raises(ClusterError, match="the endpoint answered 502: bad gateway"):
+        client_of(lambda request: httpx.Response(502, text="bad gateway")).endpoints()
+
+
+def test_an_item_that_the_endpoint_refuses_is_named_by_its_line(tmp_path: Path) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        items = json.loads(request.content)["items"]
+        wrong = next((at for at, item in enumerate(items) if "value" not in item), None)
+        if wrong is None:
+            return httpx.Response(200, json={"items": [{"status": "recorded"} for _ in items]})
+        field = f"items[{wrong}].value"
+        error = {"message": f"{field}: is missing", "code": "invalid_field", "param": field}
+        return httpx.Response(400, json={"error": error})
+
+    path = tmp_path / "feedback.jsonl"
+    good = json.dumps({"request_id": "a", "metric": "m", "value": 1})
+    path.write_text(f'{good}\n\n{{"request_id": "b", "metric": "m"}}\n')
+    with pytest.raises(DataError) as raised:
+        client_of(answer).feedback_file("support", path)
+    assert str(raised.value) == f"{path}:3: value: is missing"
+    path.write_text(f"{good}\n" * 1000 + '{"request_id": "b", "metric": "m"}\n')
+    with pytest.raises(DataError, match=r"jsonl:1001: value: is missing \(the 1000 items before line 1001 were taken"):
+        client_of(answer).feedback_file("support", path)

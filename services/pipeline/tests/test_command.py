@@ -166,7 +166,7 @@ def test_a_defect_is_one_line_and_its_traceback_a_file(spec: Path, capsys, monke
     def fail(*arguments: object, **options: object) -> None:
         raise ZeroDivisionError("no such luck")
 
-    monkeypatch.setattr(reading, "check", fail)
+    monkeypatch.setattr(reading, "check_with_data", fail)
     assert run(["check", str(spec), "--json"]) == 1
     (error,) = json.loads(capsys.readouterr().out)["errors"]
     assert (error["code"], error["message"]) == ("internal", "ZeroDivisionError: no such luck")

@@ -137,3 +137,12 @@ def test_a_line_of_openings_that_was_cut_spoils_no_run(spec: Path, services) -> 
     assert run(spec, view=QuietView()).openings == 1
     spec.write_text(spec.read_text().replace("hidden_size: 64", "hidden_size: 128"))
     assert run(spec, view=QuietView()).openings == 2
+
+
+def test_a_file_that_is_missing_is_told_with_its_place_and_leaves_no_home_behind(spec: Path, services) -> None:
+    (spec.parent / "mails.csv").unlink()
+    with pytest.raises(DataError, match=r"mails\.csv: there is no such file") as raised:
+        run(spec, view=QuietView())
+    (problem,) = raised.value.problems
+    assert (problem.file, problem.line, problem.field) == (str(spec), 5, "data.mails.sources.0.config.paths.0")
+    assert not (spec.parent / ".espalier").exists()

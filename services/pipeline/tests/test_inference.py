@@ -123,3 +123,48 @@ def test_files_that_are_not_read_to_their_end_are_said_not_to_be(
     assert guess([path]).classes == "15 classes"
     monkeypatch.setattr("espalier_pipeline.inference.SAMPLE_ROWS", 500)
     assert guess([path]).classes == "at least 5 classes in the first 500 rows"
+
+
+def sentences(count: int) -> list[str]:
+    return [f"message number {n} about a rather long matter" for n in range(count)]
+
+
+def test_the_key_of_a_documents_lists_is_no_label_and_said_to_be_one(tmp_path: Path) -> None:
+    path = tmp_path / "full.json"
+    rows = [[text, f"intent {n % 4}"] for n, text in enumerate(sentences(60))]
+    path.write_text(json.dumps({"train": rows, "val": rows[:20], "oos_train": rows[:10], "oos_test": rows[:10]}))
+    found = guess([path])
+    assert (found.text, found.target) == ("column_1", "column_2")
+    assert "key is the key of the document's list in which a row stands: train, val, oos_train, oos_test" in found.notes
+
+
+def test_the_key_is_the_label_where_a_document_has_a_list_for_each(tmp_path: Path) -> None:
+    path = tmp_path / "mails.json"
+    path.write_text(json.dumps({"spam": sentences(20), "ham": [f"{text}, kindly" for text in sentences(20)]}))
+    assert guess([path]).target == "key"
+
+
+def test_a_column_of_splits_is_no_label_and_its_use_is_told(tmp_path: Path) -> None:
+    rows = [f"{row},{('train', 'validation', 'test')[n % 3]}" for n, row in enumerate(messages())]
+    found = guess([table(tmp_path, "mail.csv", rows, header="text,kind,type")])
+    assert found.target == "kind"
+    assert any("split: {by: column, column: type}" in note for note in found.notes)
+    with pytest.raises(DataError, match="no column looks like labels"):
+        guess([table(tmp_path, "bare.csv", rows, header="text,text2,type")], text="text2", target=None)
+
+
+def test_a_target_of_one_class_is_refused_where_all_rows_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = table(tmp_path, "one.csv", [f"{text},only" for text in sentences(60)])
+    with pytest.raises(DataError, match="one class, 'only', in all 60 rows"):
+        guess([path], target="label")
+    monkeypatch.setattr("espalier_pipeline.inference.SAMPLE_ROWS", 50)
+    found = guess([path], target="label")
+    assert found.classes == "at least 1 class in the first 50 rows"
+    assert any("two are needed" in note for note in found.notes)
+
+
+def test_a_header_alone_is_no_row(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="0 readable rows: too few, the file has a header at most"):
+        guess([table(tmp_path, "mail.csv", [])])

@@ -12,6 +12,7 @@ import pytest
 from espalier_pipeline import prediction
 from espalier_pipeline.command import run as command
 from espalier_runtime import opening
+from espalier_runtime.card import CARD
 from espalier_runtime.store import Store
 from espalier_sdk import ArtifactRef
 from espalier_sdk.errors import DataError
@@ -29,6 +30,8 @@ class Echo:
 @pytest.fixture
 def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     attempt = Store.open(str(tmp_path / "store")).begin("ab" * 32)
+    task = {"name": "classification", "config": {"text": "text", "target": "label"}}
+    (attempt.folder / CARD).write_text(json.dumps({"task": task, "state": {"labels": ["a", "b"]}}))
     ref: ArtifactRef = attempt.publish(kind="model", name="tiny").ref()
     monkeypatch.setattr(opening, "open_model", lambda *arguments: Echo())
     return str(ref)
@@ -105,3 +108,14 @@ def test_a_model_without_scores_cannot_abstain(
     file = asked(tmp_path, {"text": "hello"})
     assert command(["predict", model, str(file), "--home", str(tmp_path), "--abstain-below", "0.5"]) == 2
     assert "have no score to abstain by" in capsys.readouterr().err
+
+
+def test_a_file_without_the_column_that_the_model_reads_is_told_before_the_model_is_opened(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.setattr(opening, "open_model", lambda *arguments: pytest.fail("the model was opened"))
+    file = asked(tmp_path, {"message": "hello", "day": 3})
+    assert command(["predict", model, str(file), "--home", str(tmp_path)]) == 4
+    told = capsys.readouterr().err
+    assert f"error: {file}: the model reads column 'text'; the file has columns 'message', 'day'" in told
+    assert "accepted" not in told

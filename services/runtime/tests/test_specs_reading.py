@@ -127,7 +127,13 @@ def test_an_unknown_key_is_found_at_every_depth(
         ("test: 0.2", "test: 1", "data.tickets.split.test", "1", "less than 1.0"),
         ("[clean, deduplicate]", "clean", "data.tickets.transforms", "'clean'", "a list"),
         ("strategy: peft", "strategy: 5", "candidates.lora.strategy", "5", "a name, or a mapping {name, config}"),
-        ("strategy: peft", "strategy: Peft", "candidates.lora.strategy", "'Peft'", "text like"),
+        (
+            "strategy: peft",
+            "strategy: Peft",
+            "candidates.lora.strategy",
+            "'Peft'",
+            "lower-case letters, digits and dashes",
+        ),
         ("transforms: [clean,", "transforms: [{config: {}},", "data.tickets.transforms.0.name", None, None),
         ("name: triage", "name: [a]", "name", "['a']", "text"),
     ],
@@ -139,6 +145,12 @@ def test_a_wrong_value_names_what_was_given_and_what_is_accepted(
     assert problem.line is not None
     assert problem.given == given
     assert (problem.accepted or "").startswith(accepted or "")
+
+
+def test_wrong_kinds_and_names_are_told_without_words_of_python_or_patterns(tmp_path: Path) -> None:
+    found = _problems(tmp_path, GOOD.replace("[clean, deduplicate]", "50").replace("name: triage", "name: My Triage"))
+    assert "50: is of another kind (accepted: a list)" in str(found["data.tickets.transforms"])
+    assert "'My Triage': does not fit (accepted: lower-case letters, digits and dashes" in str(found["name"])
 
 
 def test_a_literal_that_is_nearly_right_is_suggested(tmp_path: Path) -> None:

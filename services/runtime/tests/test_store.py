@@ -157,6 +157,15 @@ def test_a_reference_to_nothing_is_refused_with_what_is_there(folder_store: Stor
     assert ref.short() in (error.value.problems[0].accepted or "")
 
 
+def test_a_kind_of_which_there_is_none_yet_is_told_beside_runs(folder_store: Store) -> None:
+    _publish(folder_store)
+    with pytest.raises(DataError) as raised:
+        folder_store.resolve("model/lora@00000000")
+    (problem,) = raised.value.problems
+    assert problem.accepted is None
+    assert problem.remedy == "there is no model yet; `espalier runs ID` lists what a run made"
+
+
 def test_the_last_complete_writer_of_a_request_wins_and_both_stay_valid(store: Store) -> None:
     first = _publish(store, what={"by": "first"})
     second = _publish(store, what={"by": "second"})

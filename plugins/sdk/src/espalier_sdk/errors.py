@@ -5,6 +5,7 @@ Knows nothing about how an error is printed.
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
@@ -29,7 +30,9 @@ class Problem:
 
     def __str__(self) -> str:
         place = ":".join(str(part) for part in (self.file, self.line, self.column) if part is not None)
-        head = " ".join(part for part in (f"{place}:" if place else "", f"{self.field}:" if self.field else "") if part)
+        told = self.field and re.match(rf"{re.escape(self.field)}[: ]", self.message)
+        field = f"{self.field}:" if self.field and not told else ""  # a message may begin with its field
+        head = " ".join(part for part in (f"{place}:" if place else "", field) if part)
         tail = "; ".join(part for part in (self.accepted and f"accepted: {self.accepted}", self.remedy) if part)
         return f"{head} {self.message}{f' ({tail})' if tail else ''}".strip()
 

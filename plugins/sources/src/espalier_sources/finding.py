@@ -8,10 +8,10 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
-from espalier_sdk.errors import DataError
+from espalier_sdk.errors import DataError, Problem
 from espalier_sdk.groups import did_you_mean
 
 from espalier_sources.config import Format
@@ -48,14 +48,25 @@ class FoundFile:
 def find_files(paths: tuple[str, ...], *, format: Format | None) -> list[FoundFile]:
     """Returns the files in the order of `paths`, those of a folder or glob sorted; each file once.
 
-    Raises DataError for what is missing, empty, unreadable, or of an unknown ending.
+    Raises DataError for all that is missing, empty, unreadable, or of an unknown ending, with its place in `paths`.
     """
-    found: dict[str, None] = {}
-    for text in paths:
-        for path in _expand(text, any_ending=format is not None):
-            found.setdefault(os.path.realpath(path))
-    names = _names(list(found))
-    return [_checked(path, name, format) for path, name in zip(found, names, strict=True)]
+    found: dict[str, int] = {}
+    files: list[FoundFile] = []
+    problems: list[Problem] = []
+    for place, text in enumerate(paths):
+        try:
+            for path in _expand(text, any_ending=format is not None):
+                found.setdefault(os.path.realpath(path), place)
+        except DataError as error:
+            problems += [replace(problem, field=f"paths.{place}") for problem in error.problems]
+    for (path, place), name in zip(found.items(), _names(list(found)), strict=True):
+        try:
+            files.append(_checked(path, name, format))
+        except DataError as error:
+            problems += [replace(problem, field=f"paths.{place}") for problem in error.problems]
+    if problems:
+        raise DataError(problems=tuple(problems))
+    return files
 
 
 def split_endings(name: str) -> tuple[str, str | None]:

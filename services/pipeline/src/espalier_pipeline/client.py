@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -73,7 +74,11 @@ class Client:
         counted: Counter[str] = Counter()
         for start in range(0, len(items), _ITEMS):
             part = items[start : start + _ITEMS]
-            counted.update(item["status"] for item in self.feedback(part, endpoint=endpoint))
+            try:
+                told = self.feedback([item for _, item in part], endpoint=endpoint)
+            except SpecError as error:
+                raise _of_line(error, path, [line for line, _ in part], sent=start) from error
+            counted.update(item["status"] for item in told)
         return dict(counted)
 
     def experiment(self, endpoint: str) -> dict[str, Any]:
@@ -153,7 +158,8 @@ def _error(response: httpx.Response) -> EspalierError:
     try:
         told = response.json()["error"]
     except (ValueError, KeyError, TypeError):
-        told = {"message": response.text[:200], "code": str(response.status_code), "param": None}
+        message = f"the endpoint answered {response.status_code}: {response.text[:200]}"
+        told = {"message": message, "code": str(response.status_code), "param": None}
     families: dict[int, type[EspalierError]] = {
         400: SpecError,
         404: SpecError,
@@ -162,9 +168,7 @@ def _error(response: httpx.Response) -> EspalierError:
         412: Refused,
     }
     family = families.get(response.status_code, ClusterError)
-    return family(
-        f"{response.status_code}: {told['message']}", code=told.get("code") or "endpoint", field=told.get("param")
-    )
+    return family(str(told["message"]), code=told.get("code") or "endpoint", field=told.get("param"))
 
 
 def _on_loopback(url: str) -> bool:
@@ -172,7 +176,25 @@ def _on_loopback(url: str) -> bool:
     return host == "localhost" or host == "::1" or host.startswith("127.")
 
 
-def _items(path: Path) -> list[dict[str, Any]]:
+def _of_line(error: SpecError, path: Path, lines: Sequence[int], *, sent: int) -> EspalierError:
+    """Returns what the endpoint says of `items[N]` as an error of the line that the item stands in."""
+    problem = error.problems[0]
+    place = re.match(r"items\[(\d+)\]\.?", problem.field or "")
+    if place is None:
+        return error
+    line = lines[int(place[1])]
+    return DataError(
+        problem.message.removeprefix(f"{problem.field}: "),
+        code=problem.code,
+        file=str(path),
+        line=line,
+        field=str(problem.field)[place.end() :] or None,
+        remedy=f"the {sent} items before line {lines[0]} were taken: send the rest alone" if sent else None,
+    )
+
+
+def _items(path: Path) -> list[tuple[int, dict[str, Any]]]:
+    """Returns each item of a file with its line."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -181,7 +203,7 @@ def _items(path: Path) -> list[dict[str, Any]]:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise DataError("is no UTF-8", file=str(path), line=line, remedy="save it as UTF-8") from error
     lines = enumerate(text.split("\n"), start=1)
-    return [_item(line, path=path, number=number) for number, line in lines if line.strip()]
+    return [(number, _item(line, path=path, number=number)) for number, line in lines if line.strip()]
 
 
 def _item(line: str, *, path: Path, number: int) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from espalier_sdk.errors import EspalierError
 from espalier_sdk.groups import GROUPS
 
 from espalier_pipeline.authoring import check_plugins
+from espalier_pipeline.counting import counted
 from espalier_pipeline.places import Places
 
 _SERVICES = ("ingestion", "preprocessing", "training", "evaluation", "serving")
@@ -109,7 +110,7 @@ def _store(uri: str) -> dict[str, Any]:
         count = sum(1 for _ in Store.open(uri).refs())
     except EspalierError as error:
         return finding("store", False, f"{uri}: {error.problems[0].message}", error.problems[0].remedy or "")
-    return finding("store", True, f"{uri}: {count} artifacts")
+    return finding("store", True, f"{uri}: {counted(count, 'artifact')}")
 
 
 def _ray_address() -> dict[str, Any]:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from espalier_runtime import request as requests
 from espalier_runtime.plugins import Plugins
-from espalier_runtime.specs import Candidate, From, Spec, SpecDocument, load_spec
-from espalier_runtime.specs.checking import check_spec
+from espalier_runtime.request import StageRequest
+from espalier_runtime.specs import Candidate, From, Spec, SpecDocument
 from espalier_runtime.specs.reading import candidate_order
 from espalier_runtime.specs.space import with_candidate, with_values
 from espalier_runtime.specs.writing import write_spec
@@ -29,6 +29,7 @@ from espalier_pipeline.curves import learning_curve
 from espalier_pipeline.evaluating import evaluate, require_validation
 from espalier_pipeline.places import Places
 from espalier_pipeline.proposing import propose, require_served
+from espalier_pipeline.reading import corpus_requests, load_checked
 from espalier_pipeline.records import RunRecord
 from espalier_pipeline.result import RunResult as RunResult  # what `run` returns
 from espalier_pipeline.staging import Stages
@@ -54,10 +55,10 @@ def run(
     of the stage that failed; whatever was complete is found again by the next call. Where only the endpoint took no
     proposal, the result has it as `refusal`.
     """
-    spec, document = load_spec(Path(path), overrides=overrides)
+    spec, document = load_checked(path, overrides=overrides)
     plugins = Plugins()
-    check_spec(spec, document, plugins)
     names = _wanted(spec, document, candidate, only)
+    corpora = corpus_requests(spec, names, document, plugins)  # a file that is not there leaves no home behind
     places = Places.of(document.path, home=home, store=store)
     opened = Store.open(places.store)
     record = RunRecord.begin(places.runs, name=spec.name, spec=document.path)
@@ -65,7 +66,9 @@ def run(
     write_spec(spec, copied)  # stages read this copy: an edit of the user's file reaches the next run only
     ray = RayHead(cpus=spec.where.cpus, memory_gib=spec.where.memory_gib, log=record.logs / "ray.log")
     stages = Stages(copied, places, opened, record, view or PlainView(), ray)
-    return _recorded(_Pipeline(spec, plugins, stages), names, until=STAGES.index(only) if only else len(STAGES) - 1)
+    return _recorded(
+        _Pipeline(spec, plugins, stages, corpora), names, until=STAGES.index(only) if only else len(STAGES) - 1
+    )
 
 
 def _wanted(spec: Spec, document: SpecDocument, candidate: str | None, only: str | None) -> list[str]:
@@ -136,6 +139,7 @@ class _Pipeline:
     spec: Spec
     plugins: Plugins
     stages: Stages
+    corpora: Mapping[str, StageRequest]
 
     def __post_init__(self) -> None:
         self._result = RunResult(record=self.stages.record, spec=self.spec, stages=self.stages.done)
@@ -187,7 +191,7 @@ class _Pipeline:
             one = self.spec.candidates[name]
             data, task = self.spec.data_name(one), self.spec.task_of(one)
             if f"corpus {data}" not in made:
-                made[f"corpus {data}"] = self.stages.make(requests.ingest_request(self.spec, data, self.plugins))
+                made[f"corpus {data}"] = self.stages.make(self.corpora[data])
             key = f"{data} {digest_of(task.model_dump(mode='json'))}"
             if until >= STAGES.index("preprocess") and key not in made:
                 corpus = made[f"corpus {data}"]

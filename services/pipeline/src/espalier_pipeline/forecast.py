@@ -14,8 +14,7 @@ from typing import Any
 from espalier_runtime import request as requests
 from espalier_runtime.plugins import Plugins
 from espalier_runtime.request import StageRequest, changed
-from espalier_runtime.specs import From, Spec, load_spec
-from espalier_runtime.specs.checking import check_spec
+from espalier_runtime.specs import From, Spec
 from espalier_runtime.specs.reading import candidate_order
 from espalier_runtime.specs.space import by_share, with_candidate, with_values
 from espalier_runtime.store import Store
@@ -28,6 +27,7 @@ from espalier_pipeline.children import run_child
 from espalier_pipeline.curves import label
 from espalier_pipeline.evaluating import has_rows, verdict_of
 from espalier_pipeline.places import Places
+from espalier_pipeline.reading import corpus_requests, load_checked
 
 _TRAINED = ("tune", "train")
 
@@ -58,11 +58,11 @@ def plan(
     store: str | None = None,
 ) -> list[Step]:
     """Returns the steps of a run in their order; raises SpecError or PluginError where the spec cannot be run."""
-    spec, document = load_spec(Path(path), overrides=overrides)
+    spec, document = load_checked(path, overrides=overrides)
     plugins = Plugins()
-    check_spec(spec, document, plugins)
+    corpora = corpus_requests(spec, list(spec.candidates), document, plugins)
     places = Places.of(document.path, home=home, store=store)
-    planner = _Planner(spec, plugins, Store.look(places.store))
+    planner = _Planner(spec, plugins, Store.look(places.store), corpora)
     steps = list(planner.steps())
     if all(step.ref for step in steps if step.stage in _TRAINED):
         return steps
@@ -92,8 +92,8 @@ def render(steps: Sequence[Step]) -> str:
 class _Planner:
     """Walks the stages as the driver does, without doing any."""
 
-    def __init__(self, spec: Spec, plugins: Plugins, store: Store) -> None:
-        self._spec, self._plugins, self._store = spec, plugins, store
+    def __init__(self, spec: Spec, plugins: Plugins, store: Store, corpora: Mapping[str, StageRequest]) -> None:
+        self._spec, self._plugins, self._store, self._corpora = spec, plugins, store, corpora
         self._bases: set[str] = set()
         self.datasets: dict[str, ArtifactRef] = {}  # of candidates, where it is made
 
@@ -124,7 +124,7 @@ class _Planner:
         data, task = self._spec.data_name(candidate), self._spec.task_of(candidate)
         corpus_key, dataset_key = f"corpus {data}", self._dataset_key(name)
         if corpus_key not in made:
-            step, made[corpus_key] = self._step(requests.ingest_request(self._spec, data, self._plugins))
+            step, made[corpus_key] = self._step(self._corpora[data])
             yield step
         if dataset_key not in made:
             corpus = made[corpus_key]

@@ -5,6 +5,7 @@ Every guess is told in words, so that the user can correct it.
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -19,10 +20,14 @@ from espalier_sdk.columns import ERROR, RESERVED_PREFIX
 from espalier_sdk.errors import DataError, EspalierError, SpecError
 from espalier_sdk.groups import did_you_mean
 
+from espalier_pipeline.counting import counted
+
 SAMPLE_ROWS = 50_000  # read in a second; rows that stand label by label must not hide the later labels
 _KNOWN = {".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".txt"}
 _TARGET_WORDS = ("label", "target", "class", "category", "queue", "intent", "topic", "sentiment", "tag", "type", "y")
 _TEXT_WORDS = ("text", "message", "body", "sentence", "content", "comment", "review", "question", "description")
+_KEY = "key"  # the column in which `files` tells the list of a JSON document that a row stands in
+_SPLIT = re.compile(r"(oos_|ood_)?(train(ing)?|val|valid|validation|dev|development|test|testing)(_\w+)?", re.I)
 _GROUP = re.compile(r"(customer|user|author|account|client|patient|person|sender|session|conversation)(_?id)?$", re.I)
 
 
@@ -48,6 +53,7 @@ class Guess:
     text: str = ""
     target: str = ""
     group: str | None = None
+    keys: Sequence[str] = ()  # of a document's lists, where the rows have a column that tells them
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -55,7 +61,9 @@ class Guess:
         """Returns how many labels there are, or how many at least where the files were not read to their end."""
         count = self.facts[self.target].distinct
         return (
-            f"{count} classes" if self.rows < SAMPLE_ROWS else f"at least {count} classes in the first {self.rows} rows"
+            counted(count, "class")
+            if self.rows < SAMPLE_ROWS
+            else f"at least {counted(count, 'class')} in the first {self.rows} rows"
         )
 
 
@@ -68,11 +76,14 @@ def guess(paths: Sequence[Path], *, text: str | None = None, target: str | None 
         options["columns"] = [f"column_{index + 1}" for index in range(len(rows[0]))]
         rows = _sample(paths, options, plugins)
     if len(rows) < 10:
-        raise DataError(f"{len(rows)} readable rows are too few", file=str(paths[0]), remedy="give at least ten")
+        message = f"{counted(len(rows), 'readable row')}: too few" + ("" if rows else ", the file has a header at most")
+        raise DataError(message, file=str(paths[0]), remedy="give at least ten")
     found = Guess(options=options, rows=len(rows), facts={name: _facts(name, rows) for name in rows[0]})
     found.target = _require(found, target, "--target")
     found.text = _require(found, text, "--text") or _pick_text(found)
+    found.keys = _keys(paths, options) if _KEY in found.facts else ()
     found.target = found.target or _pick_target(found)
+    _refuse_one_class(found)
     if found.text == found.target:
         raise SpecError(
             f"column {found.text!r} cannot be both text and target",
@@ -80,6 +91,7 @@ def guess(paths: Sequence[Path], *, text: str | None = None, target: str | None 
             given=found.text,
             accepted=", ".join(name for name in found.facts if name != found.target) or "another column",
         )
+    _tell_splits(found)
     _rename(found)
     found.group = next(
         (name for name, one in found.facts.items() if _GROUP.search(name) and 1 < one.distinct < one.filled), None
@@ -129,7 +141,6 @@ def _sample(paths: Sequence[Path], options: dict[str, Any], plugins: Plugins) ->
     except EspalierError as error:
         if "columns" in options or "columns" not in str(error):
             raise
-    if not rows and "columns" not in options:  # rows that are lists have no names of their own
         options["columns"] = ["text", "label"]
         return _sample(paths, options, plugins)
     return rows
@@ -191,6 +202,7 @@ def _pick_target(found: Guess) -> str:
             one.name != found.text
             and 2 <= one.distinct <= min(500, max(2, one.filled // 4))
             and one.mean_characters < 60
+            and not _names_splits(one)
         )
 
     fitting = [one for one in found.facts.values() if fits(one)]
@@ -200,11 +212,65 @@ def _pick_target(found: Guess) -> str:
             accepted=", ".join(found.facts),
             remedy="name it with --target",
         )
-    best = max(fitting, key=lambda one: (_hint(one.name, _TARGET_WORDS), one.filled, -one.mean_characters))
+    best = max(
+        fitting,
+        key=lambda one: (not _is_key(one, found), _hint(one.name, _TARGET_WORDS), one.filled, -one.mean_characters),
+    )
     if len(fitting) > 1:
         others = ", ".join(one.name for one in fitting if one is not best)
         found.notes.append(f"target is {best.name}; {others} could be one too: choose with --target")
     return best.name
+
+
+def _names_splits(one: ColumnFacts) -> bool:
+    return bool(one.values) and all(_SPLIT.fullmatch(value) for value, _ in one.values)
+
+
+def _is_key(one: ColumnFacts, found: Guess) -> bool:
+    return one.name == _KEY and bool(one.values) and {value for value, _ in one.values} <= set(found.keys)
+
+
+def _keys(paths: Sequence[Path], options: dict[str, Any]) -> tuple[str, ...]:
+    """Returns the keys of a JSON document that has several lists of rows."""
+    first = paths[0]
+    if first.is_dir() or not (options.get("format") == "json" or first.suffix.lower() == ".json"):
+        return ()
+    try:
+        document = json.loads(first.read_bytes())
+    except ValueError:
+        return ()
+    lists = [key for key, value in document.items() if isinstance(value, list)] if isinstance(document, dict) else []
+    return tuple(lists) if len(lists) > 1 else ()
+
+
+def _refuse_one_class(found: Guess) -> None:
+    """Raises DataError for a target that tells nothing apart in all the rows, and notes one that may do so later."""
+    target = found.facts[found.target]
+    if target.distinct >= 2:
+        return
+    only = f"one class, {target.values[0][0]!r}," if target.values else "no value"
+    if found.rows >= SAMPLE_ROWS:
+        found.notes.append(f"target {target.name} has only {only} in the first {found.rows} rows; two are needed")
+        return
+    raise DataError(
+        f"column {target.name!r} has {only} in all {counted(found.rows, 'row')}: there is nothing to tell apart",
+        code="one_class",
+        field="--target",
+        given=target.name,
+        remedy="name another column with --target, or add rows of a second class",
+    )
+
+
+def _tell_splits(found: Guess) -> None:
+    """Notes what columns are that say where a row stands, so that nobody takes them for labels."""
+    for one in found.facts.values():
+        values = ", ".join(value for value, _ in one.values[:6]) + (", ..." if one.distinct > 6 else "")
+        if _is_key(one, found):
+            found.notes.append(f"{one.name} is the key of the document's list in which a row stands: {values}")
+        if _names_splits(one) and one.name != found.target:
+            named = {value for value, _ in one.values} <= {"train", "validation", "test"}
+            way = f"; to keep them: `split: {{by: column, column: {one.name}}}`" if named else ""
+            found.notes.append(f"{one.name} names splits, and the spec divides the rows anew{way}")
 
 
 def _hint(name: str, words: Sequence[str]) -> int:

@@ -27,17 +27,18 @@ def predict(
     """Yields each row of a file with its answer added, in order.
 
     Below the score `abstain_below` the prediction is None; the score stays. Raises DataError for a row that cannot be
-    read, and for a column that an answer has too: nothing is left out or written over silently. Raises SpecError where
-    the model's answers have no score to abstain by.
+    read, for a file without the columns that the model reads, and for a column that an answer has too: nothing is left
+    out or written over silently. Raises SpecError where the model's answers have no score to abstain by.
     """
     import pyarrow as pa
-    from espalier_runtime.opening import open_model
+    from espalier_runtime.opening import open_model, read_card
 
     opened_store = Store.open(Places.of(home=home, store=store).store)
     ref = opened_store.resolve(model)
     plugins = Plugins()
     source = plugins.load("espalier.sources", Choice(name="files", config={"paths": [str(Path(file).resolve())]}))
-    opened = open_model(opened_store, ref, plugins)
+    _require_columns(_first_names(source), read_card(opened_store.open_artifact(ref).folder), plugins, Path(file))
+    opened = open_model(opened_store, ref, plugins)  # takes seconds: what is wrong with the file is told before
     for part in source.parts():
         for batch in source.read(part):
             table = pa.Table.from_batches([batch])
@@ -53,6 +54,35 @@ def predict(
                     if abstain_below is not None and _score(answer, model) < abstain_below:
                         answer[PREDICTION] = None
                     yield {**row, **answer}
+
+
+def _first_names(source: Any) -> list[str]:
+    batches = (batch for part in source.parts() for batch in source.read(part))
+    first = next(batches, None)
+    return [name for name in first.schema.names if not name.startswith(RESERVED_PREFIX)] if first is not None else []
+
+
+def _require_columns(names: Sequence[str], card: Mapping[str, Any], plugins: Plugins, file: Path) -> None:
+    """Raises DataError for rows that neither ask what the model answers, nor are whole as those it was trained on."""
+    choice = Choice.model_validate(card["task"])
+    task = plugins.load("espalier.tasks", choice)
+    state = plugins.load_class("espalier.tasks", choice.name).State.model_validate(card["state"])
+    fields = task.request(state).model_fields
+    asked = [one.alias or name for name, one in fields.items() if one.is_required()]
+    if set(asked) <= set(names) or set(task.columns().required) <= set(names):
+        return
+    lacking = [name for name in asked if name not in names]
+    raise DataError(
+        f"the model reads {_listed(asked)}; the file has {_listed(names)}",
+        code="missing_column",
+        file=str(file),
+        given=list(names),
+        remedy=f"rename the column that holds what the model reads as {lacking[0]!r}",
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ("column " if len(names) == 1 else "columns ") + ", ".join(map(repr, names)) if names else "no columns"
 
 
 def _score(answer: Mapping[str, Any], model: str) -> float:

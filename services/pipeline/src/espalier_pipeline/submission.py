@@ -19,13 +19,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from espalier_runtime.plugins import Plugins
-from espalier_runtime.specs import load_spec
-from espalier_runtime.specs.checking import check_spec
 from espalier_sdk.errors import EXIT_INTERRUPTED, ClusterError, SpecError, TrainingFailed
 
 from espalier_pipeline.commands.printing import command_line, print_next
 from espalier_pipeline.packing import pack
+from espalier_pipeline.reading import load_checked
 
 PLUGINS = "plugins"
 _ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
@@ -49,8 +47,7 @@ def submit(
     The job's id derives from spec, overrides and plugins: submitting the same again adopts the job that is there.
     """
     store = store or os.environ.get("ESPALIER_STORE")
-    spec, document = load_spec(path, overrides=overrides)
-    check_spec(spec, document, Plugins())
+    spec, document = load_checked(path, overrides=overrides)
     if not store:
         print(
             "note: without --store the job's models are kept on the node that runs it, and end with it", file=sys.stderr

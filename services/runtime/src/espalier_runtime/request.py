@@ -6,13 +6,13 @@ Knows the shape of specs, not what any stage does with them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from espalier_sdk.artifacts import ArtifactKind, ArtifactRef, PluginUse, digest_of
 from espalier_sdk.choice import Choice
-from espalier_sdk.errors import SpecError
+from espalier_sdk.errors import EspalierError, SpecError
 from espalier_sdk.planning import quantisation
 
 from espalier_runtime.arithmetic import dtype_of
@@ -66,11 +66,20 @@ class StageRequest:
 
 
 def ingest_request(spec: Spec, data: str, plugins: Plugins) -> StageRequest:
-    """Returns the request for a corpus. Files enter by content, through `Source.fingerprint`, never by path."""
+    """Returns the request for a corpus. Files enter by content, through `Source.fingerprint`, never by path.
+
+    What a source says is wrong has its place in the spec as field.
+    """
     part = spec.data[data]
     resolved: dict[str, str | None] = {}
     for index, choice in enumerate(part.sources):
-        print_of = plugins.ask("espalier.sources", choice, "fingerprint")
+        try:
+            print_of = plugins.ask("espalier.sources", choice, "fingerprint")
+        except EspalierError as error:
+            at = f"data.{data}.sources.{index}.config"
+            fields = [".".join(filter(None, (at, (one.field or "").removeprefix("config.")))) for one in error.problems]
+            problems = tuple(replace(one, field=name) for one, name in zip(error.problems, fields, strict=True))
+            raise type(error)(problems=problems, retryable=error.retryable) from error
         resolved[f"sources[{index}]"] = print_of or part.as_of
     what = {"sources": [_without_paths(choice) for choice in part.sources], "bad_rows": part.bad_rows}
     return StageRequest(

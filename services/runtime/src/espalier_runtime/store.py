@@ -149,19 +149,24 @@ class Store:
         kind, _, name = head.partition("/")
         if kind not in KINDS or not name or len(digest) < 8 or not set(digest) <= set("0123456789abcdef"):
             raise DataError(
-                f"{text!r} is no reference", given=text, accepted="kind/name@<8 or more hexadecimal digits>", code="ref"
+                f"{text!r} is no reference",
+                given=text,
+                accepted="kind/name@<8 or more hexadecimal digits>",
+                code="ref",
+                remedy="`espalier runs ID` lists what a run made",
             )
         found = [ref for ref in self.refs(kind) if ref.name == name and ref.digest.startswith(digest)]
         if len(found) == 1:
             return found[0]
         near = [ref.short() for ref in self.refs(kind)][:8]
+        none = "" if near else f"there is no {kind} yet; "
         raise DataError(
             f"{text} names {len(found) or 'no'} artifact{'s' if len(found) > 1 else ''} of this store",
             code="absent" if not found else "ambiguous",
             given=text,
             file=self.uri,
-            accepted=", ".join(near) or "nothing is in it yet",
-            remedy="give more digits" if found else "`espalier runs` lists what was made",
+            accepted=", ".join(near) or None,
+            remedy="give more digits" if found else f"{none}`espalier runs ID` lists what a run made",
         )
 
     # Reading

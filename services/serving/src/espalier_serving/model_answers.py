@@ -91,7 +91,8 @@ class ModelAnswers:
             except ValidationError as error:
                 first = error.errors()[0]
                 field = ".".join(map(str, first["loc"])) or None
-                return {"invalid": first["msg"].removeprefix("Value error, "), "item": place, "field": field}
+                message = "is missing" if first["type"] == "missing" else first["msg"].removeprefix("Value error, ")
+                return {"invalid": message, "item": place, "field": field}
         return rows
 
 

@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from espalier_runtime.plugins import Plugins
-from espalier_runtime.specs import load_spec
-from espalier_runtime.specs.checking import check_spec
 from espalier_runtime.specs.reading import choices_of
 from espalier_sdk.errors import EXIT_INTERRUPTED, ClusterError, DataError
 
@@ -28,6 +26,7 @@ from espalier_pipeline.cluster.receive import RECEIVED
 from espalier_pipeline.cluster.segments import LABEL, identity_of, waves
 from espalier_pipeline.commands.printing import print_next
 from espalier_pipeline.packing import bundle, pack, write_request
+from espalier_pipeline.reading import load_checked
 
 MOST_BYTES = 500 * 2**20
 KEPT_SECONDS = 7 * 24 * 3600
@@ -51,9 +50,8 @@ def submit(
     as_json: bool = False,
 ) -> int:
     """Submits a pipeline, follows its log, and returns the exit code of what it came to."""
-    spec, document = load_spec(path, overrides=overrides)
+    spec, document = load_checked(path, overrides=overrides)
     plugins = Plugins()
-    check_spec(spec, document, plugins)
     cluster = Cluster.of_user(namespace, context=context)
     installation = Installation.find(cluster, release=release)
     waves(spec, installation)  # a pool that there is not is told here, before anything is sent

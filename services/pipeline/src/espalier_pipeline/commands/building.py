@@ -63,11 +63,9 @@ def init(
 
 def check(spec: SpecFile, overrides: Overrides = None, as_json: Json = False) -> None:
     """Say everything that is wrong with a spec, or ok."""
-    from espalier_pipeline.columns import check_columns
-    from espalier_pipeline.reading import check as check_spec
+    from espalier_pipeline.reading import check_with_data
 
-    read = check_spec(spec, overrides=overrides or ())
-    notes = check_columns(spec, overrides=overrides or ())
+    read, notes = check_with_data(spec, overrides=overrides or ())
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
     if as_json:

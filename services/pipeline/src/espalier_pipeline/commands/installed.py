@@ -19,6 +19,7 @@ from espalier_pipeline.commands.printing import (
     print_next,
     shown,
 )
+from espalier_pipeline.counting import counted
 
 plugins = typer.Typer(help="List, show, make and check plugins.", no_args_is_help=True)
 store = typer.Typer(help="Verify and sweep the store.", no_args_is_help=True)
@@ -122,7 +123,7 @@ def store_verify(
         for one in checked:
             if one["problem"]:
                 print(f"damaged  {one['ref']}  {one['problem']}{'; removed' if one['removed'] else ''}")
-        print(f"{len(checked)} artifacts, {sum(bool(one['problem']) for one in checked)} damaged")
+        print(f"{counted(len(checked), 'artifact')}, {sum(bool(one['problem']) for one in checked)} damaged")
     return 4 if any(one["problem"] and not one["removed"] for one in checked) else 0
 
 
@@ -143,9 +144,8 @@ def store_gc(
         print_json(swept)
         return
     word = "would free" if dry_run else "freed"
-    print(
-        f"{len(swept['attempts'])} attempts, {len(swept['artifacts'])} artifacts, {word} {swept['bytes'] / 1e6:.1f} MB"
-    )
+    gone = f"{counted(len(swept['attempts']), 'attempt')}, {counted(len(swept['artifacts']), 'artifact')}"
+    print(f"{gone}, {word} {swept['bytes'] / 1e6:.1f} MB")
 
 
 def doctor(home: Home = None, namespace: Namespace = None, context: Context = None, as_json: Json = False) -> int:
@@ -164,5 +164,5 @@ def doctor(home: Home = None, namespace: Namespace = None, context: Context = No
         for one in findings:
             remedy = f"; {one['remedy']}" if one["remedy"] else ""
             print(f"{'ok  ' if one['ok'] else 'FAIL'} {one['name']:<12} {one['found']}{remedy}")
-        print(f"{sum(not one['ok'] for one in findings)} problems", file=sys.stderr)
+        print(counted(sum(not one["ok"] for one in findings), "problem"), file=sys.stderr)
     return 0 if all(one["ok"] for one in findings) else 5

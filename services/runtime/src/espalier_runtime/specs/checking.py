@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from espalier_sdk.choice import Choice
-from espalier_sdk.errors import EspalierError, PluginError, Problem, SpecError
+from espalier_sdk.errors import DataError, EspalierError, PluginError, Problem, SpecError
 from espalier_sdk.groups import did_you_mean
 from espalier_sdk.model import Head, HeadKind, Placement
 from espalier_sdk.planning import built_head, compose, quantisation
@@ -30,6 +30,7 @@ from espalier_runtime.specs.feasibility import (
 )
 from espalier_runtime.specs.models import Candidate, Spec
 from espalier_runtime.specs.reading import choices_of, validation_problems
+from espalier_runtime.specs.salvaging import NOWHERE, Broken
 from espalier_runtime.specs.searching import tune_problems
 
 
@@ -38,36 +39,55 @@ def check_spec(spec: Spec, document: SpecDocument, plugins: Plugins) -> dict[Loc
 
     Raises PluginError where only plugins are at fault, else SpecError.
     """
-    found = _Found()
-    for location, group, choice in choices_of(spec):
-        _load(location, group, choice, document, plugins, found)
-    for name in spec.candidates:
-        _check_candidate(spec, name, document, plugins, found)
-    found.spec += answer_problems(spec, _kinds(spec, found.loaded), document)
-    if not (found.spec or found.plugin):
-        for name in spec.candidates:
-            found.spec += tune_problems(spec, name, document, partial(_tried, name, document, plugins, found))
-    found.spec += _metric_problems(spec, found.loaded, document)
-    found.spec += _serve_problems(spec, found.loaded, document)
-    if found.plugin and not found.spec:
-        raise PluginError(problems=tuple(found.plugin))
-    if found.spec:
-        raise SpecError(problems=tuple(found.spec + found.plugin))
+    found = examine(spec, document, plugins, NOWHERE)
+    found.refuse()
     return found.loaded
 
 
 @dataclass
-class _Found:
+class Found:
     """What a check has found so far: plugins and their configs by location, problems by whose fault they are."""
 
     loaded: dict[Location, Any] = field(default_factory=dict)
     configs: dict[Location, Any] = field(default_factory=dict)
     spec: list[Problem] = field(default_factory=list)
     plugin: list[Problem] = field(default_factory=list)
+    data: list[Problem] = field(default_factory=list)
+
+    def refuse(self) -> None:
+        """Raises all problems in the order of the file, as the error of the first of spec, plugins and data."""
+        kinds = ((SpecError, self.spec), (PluginError, self.plugin), (DataError, self.data))
+        told = tuple(
+            sorted((one for _, some in kinds for one in some), key=lambda one: (one.line or 0, one.column or 0))
+        )
+        for kind, some in kinds:
+            if some:
+                raise kind(problems=told)
+
+
+def examine(spec: Spec, document: SpecDocument, plugins: Plugins, broken: Broken) -> Found:
+    """Returns the plugins of a spec and what is wrong with them; what needs a broken part of the spec is left out."""
+    found = Found()
+    for location, group, choice in choices_of(spec):
+        if not broken.at(location):
+            _load(location, group, choice, document, plugins, found)
+    whole = [name for name in spec.candidates if not broken.within(("candidates", name))]
+    for name in whole:
+        _check_candidate(spec, name, document, plugins, found)
+    kinds = {name: kind for name, kind in _kinds(spec, found.loaded).items() if name in whole}
+    found.spec += answer_problems(spec, kinds, document)
+    if not (found.spec or found.plugin or broken.places):
+        for name in spec.candidates:
+            found.spec += tune_problems(spec, name, document, partial(_tried, name, document, plugins, found))
+    if not (broken.within(("evaluate",)) or broken.at(("objective", "metric"))):
+        found.spec += _metric_problems(spec, found.loaded, document)
+    if not broken.at(("serve",)):
+        found.spec += _serve_problems(spec, found.loaded, document)
+    return found
 
 
 def _load(
-    location: Location, group: str, choice: Choice, document: SpecDocument, plugins: Plugins, found: _Found
+    location: Location, group: str, choice: Choice, document: SpecDocument, plugins: Plugins, found: Found
 ) -> None:
     """Adds one plugin of the spec, or what is wrong with it or its config."""
     at = (*location, "config")
@@ -80,12 +100,12 @@ def _load(
         wrong = validation_problems(error, document, model=plugin.Config, prefix=at)
         found.spec += [_without_secrets(problem, choice) for problem in wrong]
     except PluginError as error:
-        found.plugin += [_placed(problem, location, document) for problem in error.problems]
+        found.plugin += [placed(problem, location, document) for problem in error.problems]
     except EspalierError as error:
-        found.spec += [_placed(problem, at, document) for problem in error.problems]
+        found.spec += [placed(problem, at, document) for problem in error.problems]
 
 
-def _check_candidate(spec: Spec, name: str, document: SpecDocument, plugins: Plugins, found: _Found) -> None:
+def _check_candidate(spec: Spec, name: str, document: SpecDocument, plugins: Plugins, found: Found) -> None:
     """Adds what does not go together in a candidate; what is missing is reported already."""
     candidate, at = spec.candidates[name], ("candidates", name)
     strategy, learner = found.loaded.get((*at, "strategy")), found.loaded.get((*at, "learner"))
@@ -100,14 +120,14 @@ def _check_candidate(spec: Spec, name: str, document: SpecDocument, plugins: Plu
             with plugins.blaming("espalier.peft_methods", candidate.peft.name, "traits"):
                 method.traits()  # `compose` asks for them too; here the one that fails is known
         for place, other in candidate.references().items():
-            adapter, choice = found.loaded.get(("candidates", other, "peft")), spec.candidates[other].peft
-            if adapter and choice:
-                with plugins.blaming("espalier.peft_methods", choice.name, "traits"):
+            adapter, named = found.loaded.get(("candidates", other, "peft")), spec.candidates.get(other)
+            if adapter and named and named.peft:
+                with plugins.blaming("espalier.peft_methods", named.peft.name, "traits"):
                     found.spec += list(merging_problems(other, adapter, (*at, *place.split(".")), document))
         with plugins.blaming("espalier.model_strategies", candidate.strategy.name, "what it says of itself"):
             found.spec += list(_conflicts(name, candidate, found.loaded, document))
     except PluginError as error:
-        found.plugin += [_placed(problem, at, document) for problem in error.problems]
+        found.plugin += [placed(problem, at, document) for problem in error.problems]
 
 
 def _kinds(spec: Spec, loaded: dict[Location, Any]) -> dict[str, tuple[HeadKind, HeadKind]]:
@@ -121,15 +141,29 @@ def _kinds(spec: Spec, loaded: dict[Location, Any]) -> dict[str, tuple[HeadKind,
     return found
 
 
-def _tried(name: str, document: SpecDocument, plugins: Plugins, known: _Found, spec: Spec) -> list[Problem]:
+def _tried(name: str, document: SpecDocument, plugins: Plugins, known: Found, spec: Spec) -> list[Problem]:
     """Returns what is wrong with one candidate of a derived spec; of the others all is known."""
-    found = _Found(loaded=dict(known.loaded), configs=dict(known.configs))
+    found = Found(loaded=dict(known.loaded), configs=dict(known.configs))
     for location, group, choice in choices_of(spec):
         if location[:2] == ("candidates", name):
             found.loaded.pop(location, None)
             _load(location, group, choice, document, plugins, found)
     _check_candidate(spec, name, document, plugins, found)
     return found.spec + found.plugin
+
+
+def placed(problem: Problem, location: Location, document: SpecDocument) -> Problem:
+    """Returns what a plugin says is wrong at its place in the spec; the field is the plugin's own, such as `paths.0`.
+
+    A file that the plugin names goes into the message; only a line of such a file is the better place.
+    """
+    parts = (problem.field or "").removeprefix("config.").split(".") if problem.field else []
+    inner = tuple(int(part) if part.isdecimal() else part for part in parts)
+    message = f"{problem.file}: {problem.message}" if problem.file else problem.message
+    there = document.problem((*location, *inner), message, code=problem.code)
+    if problem.line is not None:
+        return replace(problem, field=there.field)
+    return replace(problem, message=message, file=there.file, line=there.line, column=there.column, field=there.field)
 
 
 def objective_metric_is_greater_better(spec: Spec, plugins: Plugins) -> bool:
@@ -204,9 +238,3 @@ def _serve_problems(spec: Spec, loaded: dict[Location, Any], document: SpecDocum
 def _without_secrets(problem: Problem, choice: Choice) -> Problem:
     given = without_secrets(str(problem.given), choice.config) if problem.given is not None else None
     return replace(problem, message=without_secrets(problem.message, choice.config), given=given)
-
-
-def _placed(problem: Problem, location: Location, document: SpecDocument) -> Problem:
-    inner = tuple((problem.field or "").removeprefix("config.").split(".")) if problem.field else ()
-    placed = document.problem((*location, *inner), problem.message, code=problem.code)
-    return replace(problem, file=placed.file, line=placed.line, column=placed.column, field=placed.field)

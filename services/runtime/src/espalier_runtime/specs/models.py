@@ -20,6 +20,7 @@ from pydantic import (
     SerializerFunctionWrapHandler,
     Strict,
     Tag,
+    field_validator,
     model_serializer,
     model_validator,
 )
@@ -347,11 +348,12 @@ class ServeSpec(SpecModel):
     coverage: Number = Field(default=1.0, ge=0, le=1, description="Share of units that are enrolled.")
     unit: Literal["user", "conversation", "request"] = Field(default="user", description="Who stays with one variant.")
 
-    @model_validator(mode="after")
-    def _sum(self) -> Self:
-        if sum(self.weights) != 100:
-            raise ValueError(f"weights {list(self.weights)} sum to {sum(self.weights)}, must sum to 100")
-        return self
+    @field_validator("weights")
+    @classmethod
+    def _sum(cls, value: tuple[int, int]) -> tuple[int, int]:
+        if sum(value) != 100:
+            raise ValueError(f"they sum to {sum(value)}, and must sum to 100")
+        return value
 
 
 class ResourceSpec(SpecModel):

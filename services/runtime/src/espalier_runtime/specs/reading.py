@@ -5,10 +5,10 @@ Knows nothing about what plugins are installed; `specs.checking` asks them.
 
 from __future__ import annotations
 
-import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Any
 
 from espalier_sdk.choice import Choice
 from espalier_sdk.errors import Problem, SpecError
@@ -16,10 +16,21 @@ from espalier_sdk.groups import did_you_mean
 from pydantic import BaseModel, ValidationError
 
 from espalier_runtime.specs.document import Location, SpecDocument
+from espalier_runtime.specs.locations import in_file, models_at
 from espalier_runtime.specs.models import From, Spec
+from espalier_runtime.specs.salvaging import NOWHERE, Broken, salvaged
 
 _PATH_KEYS = ("path", "paths")
-_ABSENT = object()
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a file says: a spec, and what is wrong with it. The spec has stand-ins at the places that are broken."""
+
+    document: SpecDocument
+    spec: Spec | None
+    problems: tuple[Problem, ...] = ()
+    broken: Broken = NOWHERE
 
 
 def load_spec(path: Path, *, overrides: Sequence[str] = ()) -> tuple[Spec, SpecDocument]:
@@ -28,20 +39,32 @@ def load_spec(path: Path, *, overrides: Sequence[str] = ()) -> tuple[Spec, SpecD
     Raises SpecError with every problem of the file: wrong types and ranges, unknown keys, references to
     candidates or data that are not there or go in a circle.
     """
+    reading = read_spec(path, overrides=overrides)
+    if reading.problems:
+        raise SpecError(problems=reading.problems)
+    assert reading.spec is not None, "nothing is wrong with it"
+    return reading.spec, reading.document
+
+
+def read_spec(path: Path, *, overrides: Sequence[str] = ()) -> Reading:
+    """Reads a spec as far as it can be read; SpecError for a file that is no YAML, or holds no mapping."""
     document = SpecDocument.read(path, overrides=overrides)
     data = document.plain()
     if not isinstance(data, dict):
         raise SpecError(
             "holds no mapping", file=str(document.path), remedy="start from `espalier new` or `espalier init`"
         )
+    data = _absolute(data, document.path.parent)
+    problems: tuple[Problem, ...] = ()
+    spec: Spec | None
     try:
-        spec = Spec.model_validate(_absolute(data, document.path.parent))
+        spec, broken = Spec.model_validate(data), NOWHERE
     except ValidationError as error:
-        raise SpecError(problems=validation_problems(error, document, model=Spec)) from None
-    problems = tuple(_reference_problems(spec, document))
-    if problems:
-        raise SpecError(problems=problems)
-    return spec, document
+        problems = validation_problems(error, document, model=Spec)
+        spec, broken = salvaged(data, error, document)
+    if spec is not None:
+        problems += tuple(_reference_problems(spec, document, broken))
+    return Reading(document, spec, problems, broken)
 
 
 def validation_problems(
@@ -50,7 +73,7 @@ def validation_problems(
     """Returns pydantic's errors as problems with line, column, field and suggestion, in the order of the file."""
     found: dict[tuple[Any, ...], Problem] = {}
     for item in error.errors(include_url=False):
-        location = prefix + tuple(part for part in _real(item["loc"], document, prefix))
+        location = in_file(item["loc"], document, prefix)
         problem = _problem(item, location, document, model)
         found.setdefault((problem.field, problem.message), problem)
     return tuple(sorted(found.values(), key=lambda problem: (problem.line or 0, problem.column or 0)))
@@ -59,7 +82,7 @@ def validation_problems(
 def _problem(item: Any, location: Location, document: SpecDocument, model: type[BaseModel]) -> Problem:
     kind, given = item["type"], item.get("input")
     if kind == "extra_forbidden":
-        owner = _model_at(model, item["loc"][:-1])
+        owner = next(iter(models_at(model, item["loc"][:-1])), None)
         known = sorted(field.alias or name for name, field in owner.model_fields.items()) if owner else []
         return document.problem(
             location,
@@ -71,7 +94,7 @@ def _problem(item: Any, location: Location, document: SpecDocument, model: type[
         )
     if kind == "missing":
         return document.problem(location, f"{item['loc'][-1]} is missing", code="missing", remedy="add it")
-    message = item["msg"].removeprefix("Value error, ")
+    message = _MESSAGES.get(kind) or item["msg"].removeprefix("Value error, ")
     if item["loc"][-1:] == ("[key]",):
         message = f"name {message[0].lower()}{message[1:]}"
     return document.problem(
@@ -94,6 +117,15 @@ _KINDS = {
     "tuple": "a list",
     "dict": "a mapping",
 }
+_MESSAGES = {  # in place of pydantic's, which speak of Python's types and of patterns
+    **dict.fromkeys([f"{kind}_type" for kind in _KINDS], "is of another kind"),
+    "string_pattern_mismatch": "does not fit",
+}
+_PATTERNS = {
+    "^[a-z0-9][a-z0-9-]{0,40}$": "lower-case letters, digits and dashes, 41 at most",
+    "^[a-z0-9][a-z0-9-]*$": "lower-case letters, digits and dashes",
+    "^/": "a path from / on",
+}
 _BOUNDS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
 
 
@@ -104,7 +136,9 @@ def _accepted(item: Any) -> str | None:
         named = context.get("class_name") in ("Choice", "From")
         return "a name, or a mapping {name, config}" if named else "a mapping"
     bounds = [f"{words} {context[key]}" for key, words in _BOUNDS.items() if key in context]
-    for key, word in (("expected", "{}"), ("pattern", "text like {}"), ("min_length", "{} at least")):
+    if (pattern := context.get("pattern")) is not None:
+        bounds.append(_PATTERNS.get(pattern, f"text like {pattern}"))
+    for key, word in (("expected", "{}"), ("min_length", "{} at least")):
         if key in context:
             bounds.append(word.format(context[key]))
     return " and ".join(bounds) or _KINDS.get(kind.partition("_")[0])
@@ -116,103 +150,45 @@ def _nearest(item: Any) -> str | None:
     return did_you_mean(item["input"], item["ctx"]["expected"].replace(" or ", ", ").replace("'", "").split(", "))
 
 
-def _real(loc: tuple[str | int, ...], document: SpecDocument, prefix: Location) -> Iterator[str | int]:
-    """Leaves out what pydantic puts into a location beside the file's own keys (names of union branches)."""
-    node = document.data
-    for part in prefix:
-        node = _child(node, part)
-    for index, part in enumerate(loc):
-        child = _child(node, part)
-        if child is not _ABSENT:
-            node = child
-            yield part
-        elif index == len(loc) - 1 and isinstance(node, dict | list) and not _is_branch(part):
-            yield part
-
-
-def _child(node: Any, part: str | int) -> Any:
-    if isinstance(node, dict):
-        return node.get(part, _ABSENT)
-    inside = isinstance(node, list) and isinstance(part, int) and 0 <= part < len(node)
-    return node[part] if inside else _ABSENT
-
-
-def _is_branch(part: str | int) -> bool:
-    return isinstance(part, str) and (
-        part in ("Choice", "From", "[key]") or part.startswith(("function-", "constrained-"))
-    )
-
-
-def _model_at(model: type[BaseModel], loc: tuple[str | int, ...]) -> type[BaseModel] | None:
-    annotation: Any = model
-    for part in loc:
-        annotation = _inner(annotation, part)
-    return next(_models(annotation), None)
-
-
-def _inner(annotation: Any, part: str | int) -> Any:
-    for candidate in _models(annotation):
-        by_alias = {field.alias or name: field for name, field in candidate.model_fields.items()}
-        if part in by_alias:
-            return by_alias[str(part)].annotation
-    if _is_branch(part):
-        return next((one for one in _models(annotation) if one.__name__ == part), annotation)
-    for branch in _branches(annotation):
-        if get_origin(branch) is dict:
-            return get_args(branch)[1]
-        if get_origin(branch) is tuple:
-            return get_args(branch)[0]
-    return annotation
-
-
-def _models(annotation: Any) -> Iterator[type[BaseModel]]:
-    for branch in _branches(annotation):
-        if isinstance(branch, type) and issubclass(branch, BaseModel):
-            yield branch
-
-
-def _branches(annotation: Any) -> Iterator[Any]:
-    if get_origin(annotation) is Annotated:
-        yield from _branches(get_args(annotation)[0])
-    elif get_origin(annotation) in (Union, types.UnionType):
-        for branch in get_args(annotation):
-            yield from _branches(branch)
-    else:
-        yield annotation
-
-
-def _reference_problems(spec: Spec, document: SpecDocument) -> Iterator[Problem]:
-    names = list(spec.candidates)
+def _reference_problems(spec: Spec, document: SpecDocument, broken: Broken) -> Iterator[Problem]:
+    names, datas = _names(document, "candidates", spec.candidates), _names(document, "data", spec.data)
     for name, candidate in spec.candidates.items():
         at: Location = ("candidates", name)
-        if candidate.data is not None and candidate.data not in spec.data:
-            yield _unknown(document, (*at, "data"), candidate.data, list(spec.data), "data")
-        if candidate.data is None and len(spec.data) > 1:
-            names_of = ", ".join(spec.data)
+        if candidate.data is not None and candidate.data not in datas and not broken.at((*at, "data")):
+            yield _unknown(document, (*at, "data"), candidate.data, datas, "data")
+        if candidate.data is None and len(datas) > 1 and not broken.within(at):
             yield document.problem(
-                at, f"says no `data`, and there are {len(spec.data)}", accepted=names_of, remedy="add `data:`"
+                at, f"says no `data`, and there are {len(datas)}", accepted=", ".join(datas), remedy="add `data:`"
             )
         for field, other in candidate.references().items():
-            if other not in spec.candidates:
-                yield _unknown(document, (*at, *field.split(".")), other, names, "candidate")
+            place = (*at, *field.split("."))
+            if other not in names and not broken.at(place):
+                yield _unknown(document, place, other, names, "candidate")
     yield from _circles(spec, document)
-    if not any(candidate.competes for candidate in spec.candidates.values()):
+    if not any(one.competes for one in spec.candidates.values()) and not broken.within(("candidates",)):
         yield document.problem(("candidates",), "no candidate competes", remedy="remove `competes: false` from one")
     if spec.serve:
-        accepted = ["chosen", "runner-up", *(name for name in names if spec.candidates[name].competes)]
+        apart = [name for name, one in spec.candidates.items() if not one.competes]
+        accepted = ["chosen", "runner-up", *(name for name in names if name not in apart)]
         for field in ("bootstrap", "challenger"):
-            value = getattr(spec.serve, field)
-            if value in names and value not in accepted:
+            value, place = getattr(spec.serve, field), ("serve", field)
+            if value in apart:
                 yield document.problem(
-                    ("serve", field),
+                    place,
                     f"candidate {value!r} does not compete: only what was compared is served",
                     code="not_compared",
                     given=value,
                     accepted=", ".join(accepted),
                     remedy="remove its `competes: false`, or name another",
                 )
-            elif value is not None and value not in accepted:
-                yield _unknown(document, ("serve", field), value, accepted, "candidate")
+            elif value is not None and value not in accepted and not broken.at(place):
+                yield _unknown(document, place, value, accepted, "candidate")
+
+
+def _names(document: SpecDocument, key: str, read: Mapping[str, object]) -> list[str]:
+    """Returns the names that a part of the file has, also of what could not be read."""
+    node = document.data.get(key)
+    return [str(name) for name in node] if isinstance(node, dict) else list(read)
 
 
 def _unknown(document: SpecDocument, at: Location, given: str, known: list[str], noun: str) -> Problem:

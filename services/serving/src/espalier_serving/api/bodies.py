@@ -13,6 +13,7 @@ from espalier_serving.core import Core
 from espalier_serving.keys import KnownKey, Role
 
 DEFAULT_BODY_BYTES = 1024 * 1024
+_MESSAGES = {"missing": "is missing", "extra_forbidden": "there is no such field"}
 _NO_KEY = {"www-authenticate": "Bearer"}
 
 Body = TypeVar("Body", bound="RequestBody")
@@ -88,5 +89,5 @@ def invalid(error: ValidationError) -> ApiError:
     param = ""
     for part in first["loc"]:
         param += f"[{part}]" if isinstance(part, int) else f".{part}" if param else str(part)
-    message = first["msg"].removeprefix("Value error, ")
+    message = _MESSAGES.get(first["type"]) or first["msg"].removeprefix("Value error, ")
     return ApiError(400, f"{param}: {message}" if param else message, code="invalid_field", param=param or None)
