@@ -131,7 +131,7 @@ class FakeServices:
         if request.stage == "train":
             trained = dict.fromkeys(_TRAINED, 64 if request.candidate == "wide" else 32)
             return trained | {"forgetting": FORGOTTEN if "base" in request.inputs else None}
-        value = 0.9 if request.candidate == "tiny" else 0.8
+        value = {"tiny": 0.9, "wide": 0.8, "last": 0.5}.get(request.candidate or "", 0.3)
         measured = {"macro_f1": {"value": value, "low": value - 0.05, "high": value + 0.05, "error": 0.02}}
         if request.candidate is None:
             return {"majority": {"rows": 2, "values": measured, "train_seconds": 0.1}}

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from espalier_pipeline.command import run as command
 from espalier_pipeline.driver import run
+from espalier_pipeline.forecast import plan
 from espalier_pipeline.records import RunRecord
+from espalier_pipeline.tables import render
 from espalier_pipeline.view import QuietView
 from espalier_sdk.errors import DataError, EspalierError, Refused, SpecError
 
@@ -31,6 +33,34 @@ def test_a_run_chooses_opens_test_once_and_proposes_the_pair(spec: Path, service
     again = run(spec, view=QuietView())
     assert all(stage["cached"] for stage in again.stages if stage["stage"] != "serve")
     assert again.openings == result.openings == 1
+
+
+def test_the_opening_of_test_shows_the_baselines_too_in_document_table_and_report(spec: Path, services) -> None:
+    result = run(spec, view=QuietView())
+    document = result.document()
+    assert [one["test"]["macro_f1"]["value"] for one in document["baselines"]] == [0.3]
+    line = next(line for line in render(result).splitlines() if "majority" in line)
+    assert line.count("0.30  0.25-0.35") == 2
+    page = Path(document["report"]).read_text(encoding="utf-8")
+    row = next(row for row in page.split("<tr") if "majority (baseline)" in row)
+    assert row.count("0.30  0.25-0.35") == 2
+    opened = (spec.parent / ".espalier" / "test-openings.jsonl").read_text().splitlines()
+    assert len(opened) == document["test_openings"] == 1
+    on_test = [arguments for module, arguments in services.calls if "test" in arguments]
+    assert len(on_test) == 1  # one process, which warms up once
+
+
+def test_baselines_open_no_test_split_that_the_pair_does_not(spec: Path, services) -> None:
+    other = "  other:\n    sources: [{name: files, config: {paths: [mails.csv]}}]\n    split: {by: hash, test: 0.5}\n"
+    worst = "  last: {strategy: {name: from-scratch, config: {layers: 2, hidden_size: 32}}, data: other}\n"
+    spec.write_text(spec.read_text().replace("candidates:\n", f"{other}candidates:\n{worst}"))
+    for name in ("tiny", "wide"):
+        spec.write_text(spec.read_text().replace(f"{name}: {{", f"{name}: {{data: mails, "))
+    result = run(spec, view=QuietView())
+    assert "last" not in (result.verdict.chosen, result.verdict.runner_up)
+    assert [one["test"] for one in result.baselines] == [None]
+    assert "baselines-test" not in [stage["name"] for stage in result.stages]
+    assert "baselines-test" not in [step.name for step in plan(spec)]
 
 
 def test_what_is_left_of_a_base_is_told_for_every_candidate_that_has_one(spec: Path, services) -> None:

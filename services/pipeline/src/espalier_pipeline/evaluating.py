@@ -1,4 +1,4 @@
-"""Candidates measured on validation, one of them chosen, and the test split opened for it and the runner-up.
+"""Candidates measured on validation, one of them chosen; test opened for it, the runner-up and the baselines.
 
 Knows nothing about how models are made.
 """
@@ -48,7 +48,7 @@ def evaluate(
         for one, values in zip(names, measured, strict=True)
     ]
     for name, found in simple.items():
-        told = {"name": name, "validation": found["values"], "train_seconds": found["train_seconds"]}
+        told = {"name": name, "validation": found["values"], "test": None, "train_seconds": found["train_seconds"]}
         result.baselines.append(told)
     verdict = result.verdict = verdict_of(spec, result.candidates, plugins)
     sign = -1.0 if objective_metric_is_greater_better(spec, plugins) else 1.0
@@ -113,7 +113,11 @@ def _open_test(
     datasets: Mapping[str, ArtifactRef],
     models: Mapping[str, ArtifactRef],
 ) -> None:
-    """Measures the chosen candidate and the runner-up on test, and counts that it was opened."""
+    """Measures the chosen candidate, the runner-up and the baselines on test, and counts that it was opened.
+
+    The baselines read the data of the first candidate, as on validation; where neither of the pair does, its test
+    split stays closed.
+    """
     verdict = result.verdict
     assert verdict is not None, "the choice comes first"
     if not has_rows(stages.store, datasets[verdict.chosen], "test"):
@@ -125,8 +129,14 @@ def _open_test(
         request(result.spec, plugins, "test", dataset=datasets[name], name=name, model=models[name])
         for name in (one["name"] for one in shown)
     ]
-    for entry, values in zip(shown, evaluate_all(asked, stages), strict=True):
+    data = datasets[next(iter(models))]
+    if data in (datasets[one["name"]] for one in shown):
+        asked.append(request(result.spec, plugins, "test", dataset=data))
+    measured = evaluate_all(asked, stages)
+    for entry, values in zip(shown, measured, strict=False):  # the baselines come last, all in one evaluation
         entry["test"] = values["values"]
+    for entry in result.baselines if len(measured) > len(shown) else ():
+        entry["test"] = measured[-1][entry["name"]]["values"]
     result.openings = count_opening(
         stages.places.home,
         dataset=str(datasets[verdict.chosen]),

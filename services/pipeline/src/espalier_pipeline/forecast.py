@@ -176,15 +176,21 @@ class _Planner:
     ) -> Iterator[Step]:
         """Yields the evaluations on test where the choice can be made already, else one step that stands for them."""
         if len(measured) < len(datasets):
-            yield Step("evaluate", "test split", None, "opened for the chosen candidate and the runner-up", None)
+            told = "opened for the chosen candidate, the runner-up and the baselines"
+            yield Step("evaluate", "test split", None, told, None)
             return
         verdict = verdict_of(
             self._spec, [self._entry(name, models[name], measured[name]) for name in measured], self._plugins
         )
+        opened = []
         for name in (verdict.chosen, verdict.runner_up):
             dataset = datasets[name] if name else None
             if name and dataset and has_rows(self._store, dataset, "test"):
+                opened.append(dataset)
                 yield self._evaluation(name, "test", {"dataset": dataset, "model": models[name]})
+        first = next(iter(datasets.values()))
+        if first in opened:
+            yield self._evaluation("baselines", "test", {"dataset": first})
 
     def _entry(self, name: str, model: ArtifactRef | None, evaluation: ArtifactRef) -> dict[str, Any]:
         assert model is not None, "an evaluation was made of it"

@@ -54,7 +54,7 @@ def candidate_table(document: Mapping[str, Any], metric: str) -> str:
             [
                 f"{'>' if chosen else ' '} {one['name']}",
                 interval(one["validation"].get(metric)),
-                interval(one["test"].get(metric)) if one["test"] else "-",
+                _tested(one, metric),
                 seconds(one["train_seconds"]),
                 size(one["peak_memory_bytes"]),
                 count(one["trainable_parameters"]),
@@ -63,9 +63,14 @@ def candidate_table(document: Mapping[str, Any], metric: str) -> str:
             ]
         )
     for one in document["baselines"]:
-        cells = [f"  {one['name']}", interval(one["validation"].get(metric)), "-", seconds(one["train_seconds"])]
-        rows.append([*cells, "", "", "", "baseline"])
+        cells = [f"  {one['name']}", interval(one["validation"].get(metric)), _tested(one, metric)]
+        rows.append([*cells, seconds(one["train_seconds"]), "", "", "", "baseline"])
     return columns(rows)
+
+
+def _tested(one: Mapping[str, Any], metric: str) -> str:
+    test = one.get("test")  # records of older runs have none for baselines
+    return interval(test.get(metric)) if test else "-"
 
 
 def columns(rows: Sequence[Sequence[str]]) -> str:
@@ -152,7 +157,7 @@ def render_comparison(records: Sequence[RunRecord]) -> str:
                     f"{mark} {one['name']}",
                     metric,
                     interval(one["validation"].get(metric)),
-                    interval(one["test"].get(metric)) if one["test"] else "-",
+                    _tested(one, metric),
                     seconds(one["train_seconds"]),
                     count(one["trainable_parameters"]),
                     one["model"][: len(one["model"]) - 52],
