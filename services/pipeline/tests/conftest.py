@@ -58,6 +58,9 @@ class FakeServices:
     rows: dict[str, int] = field(default_factory=lambda: {"rows_train": 6, "rows_validation": 2, "rows_test": 2})
     calls: list[tuple[str, list[str]]] = field(default_factory=list)
     proposals: list[dict[str, Any]] = field(default_factory=list)
+    values: dict[str, float] = field(
+        default_factory=lambda: {"tiny": 0.9, "wide": 0.8, "more": 0.8, "last": 0.5, "baselines": 0.3}
+    )
     before: Callable[[str], None] = lambda stage: None
 
     def run_child(
@@ -131,7 +134,7 @@ class FakeServices:
         if request.stage == "train":
             trained = dict.fromkeys(_TRAINED, 64 if request.candidate == "wide" else 32)
             return trained | {"forgetting": FORGOTTEN if "base" in request.inputs else None}
-        value = {"tiny": 0.9, "wide": 0.8, "last": 0.5}.get(request.candidate or "", 0.3)
+        value = self.values[request.candidate or "baselines"]
         measured = {"macro_f1": {"value": value, "low": value - 0.05, "high": value + 0.05, "error": 0.02}}
         if request.candidate is None:
             return {"majority": {"rows": 2, "values": measured, "train_seconds": 0.1}}

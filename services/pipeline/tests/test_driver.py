@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from html import escape
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,16 @@ def test_the_opening_of_test_shows_the_baselines_too_in_document_table_and_repor
     assert len(opened) == document["test_openings"] == 1
     on_test = [arguments for module, arguments in services.calls if "test" in arguments]
     assert len(on_test) == 1  # one process, which warms up once
+
+
+def test_a_baseline_that_does_as_well_is_told_in_table_document_and_report(spec: Path, services) -> None:
+    assert run(spec, view=QuietView()).document()["against_baseline"] is None
+    services.values["baselines"] = 0.86
+    result = run(spec, overrides=["evaluate.seed=1"], view=QuietView())
+    told = "majority is within the interval of tiny on validation: < 1 s against 32 s of training"
+    assert result.document()["against_baseline"] == told
+    assert told in render(result)
+    assert escape(told) in Path(str(result.report)).read_text(encoding="utf-8")
 
 
 def test_baselines_open_no_test_split_that_the_pair_does_not(spec: Path, services) -> None:

@@ -22,6 +22,7 @@ from espalier_pipeline.choosing import Standing, Verdict, choose
 from espalier_pipeline.openings import count_opening
 from espalier_pipeline.result import RunResult
 from espalier_pipeline.staging import Stages
+from espalier_pipeline.worth import against_baseline
 
 _TRAINED = ("train_seconds", "peak_memory_bytes", "trainable_parameters", "parameters", "size_bytes", "steps")
 
@@ -51,8 +52,11 @@ def evaluate(
         told = {"name": name, "validation": found["values"], "test": None, "train_seconds": found["train_seconds"]}
         result.baselines.append(told)
     verdict = result.verdict = verdict_of(spec, result.candidates, plugins)
-    sign = -1.0 if objective_metric_is_greater_better(spec, plugins) else 1.0
-    result.candidates.sort(key=lambda one: sign * one["validation"][spec.objective.metric]["value"])  # the best first
+    greater, metric = objective_metric_is_greater_better(spec, plugins), spec.objective.metric
+    chosen = next(one for one in result.candidates if one["name"] == verdict.chosen)
+    result.against_baseline = against_baseline(chosen, result.baselines, metric, greater_is_better=greater)
+    sign = -1.0 if greater else 1.0
+    result.candidates.sort(key=lambda one: sign * one["validation"][metric]["value"])  # the best first
     stages.record.update(choice={"chosen": verdict.chosen, "runner_up": verdict.runner_up, "reason": verdict.reason})
     _open_test(result, stages, plugins, datasets=datasets, models=models)
 

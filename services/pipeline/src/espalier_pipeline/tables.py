@@ -21,6 +21,7 @@ def render(result: RunResult) -> str:
     lines = [_data_line(result.spec.name, one) for one in document["data"]]
     if result.candidates:
         lines += [candidate_table(document, result.spec.objective.metric)]
+    lines += [f"{'baseline':<16} {said}" for said in [document["against_baseline"]] if said]
     lines += [f"{'tuned':<16} {one['candidate']}: {sentence(one)}" for one in document["tuned"]]
     curves = [one for one in document["learning_curves"] if one["said"]]
     lines += [f"{'learning curve':<16} {one['candidate']}: {one['said']}" for one in curves]
@@ -92,6 +93,8 @@ def interval(measured: Mapping[str, Any] | None) -> str:
 
 def seconds(value: float) -> str:
     """Returns seconds, or minutes where there are many."""
+    if value < 0.5:
+        return "< 1 s"
     return f"{value:.0f} s" if value < 600 else f"{value / 60:.0f} min"
 
 
@@ -137,6 +140,7 @@ def render_run(record: RunRecord) -> str:
     result = record.data.get("result")
     if result and result["candidates"]:
         lines.append(candidate_table(result, result["objective"]["metric"]))
+        lines += [result["against_baseline"]] if result.get("against_baseline") else []
         lines.append(objective_text(result["objective"], result["test_openings"]))
         lines.append(f"report  {result['report']}")
     lines += [f"error: {problem['message']}" for problem in record.data.get("errors", [])]
