@@ -61,6 +61,7 @@ class FakeServices:
     values: dict[str, float] = field(
         default_factory=lambda: {"tiny": 0.9, "wide": 0.8, "more": 0.8, "last": 0.5, "baselines": 0.3}
     )
+    dropped: dict[str, int] = field(default_factory=dict)
     before: Callable[[str], None] = lambda stage: None
 
     def run_child(
@@ -126,7 +127,7 @@ class FakeServices:
         if request.stage == "ingest":
             return {"rows_read": 10, "rows": 10, "quarantined": 0, "columns": 2}
         if request.stage == "preprocess":
-            return {"rows_read": 10, "rows": sum(self.rows.values()), "dropped": {}, **self.rows}
+            return {"rows_read": 10, "rows": sum(self.rows.values()), "dropped": self.dropped, **self.rows}
         if request.stage == "tune":
             states = {"complete": 2, "stopped": 1, "refused": 0, "failed": 0}
             told = {"scored": "macro_f1", "greater_is_better": True, "importance": None, "trials": 3}

@@ -11,7 +11,7 @@ from espalier_pipeline.command import run as command
 from espalier_pipeline.driver import run
 from espalier_pipeline.forecast import plan
 from espalier_pipeline.records import RunRecord
-from espalier_pipeline.tables import render
+from espalier_pipeline.tables import render, render_run
 from espalier_pipeline.view import QuietView
 from espalier_sdk.errors import DataError, EspalierError, Refused, SpecError
 
@@ -72,6 +72,20 @@ def test_baselines_open_no_test_split_that_the_pair_does_not(spec: Path, service
     assert [one["test"] for one in result.baselines] == [None]
     assert "baselines-test" not in [stage["name"] for stage in result.stages]
     assert "baselines-test" not in [step.name for step in plan(spec)]
+
+
+def test_the_report_counts_rows_by_stage_and_tells_the_seconds_of_what_was_done_before(spec: Path, services) -> None:
+    services.dropped = {"deduplicate": 15, "no text": 1}
+    run(spec, view=QuietView())
+    again = run(spec, view=QuietView())
+    page = Path(str(again.report)).read_text(encoding="utf-8")
+    assert "<td>ingest</td><td>rows in the sources</td><td>10</td>" in page
+    assert "<td>preprocess</td><td>dropped by deduplicate</td><td>15</td>" in page
+    assert "<td>preprocess</td><td>without text</td><td>1</td>" in page
+    assert "rows_read" not in page
+    assert {stage["made_seconds"] for stage in again.stages if stage["cached"]} == {1.0}
+    assert "<td>done before, in 1.0</td>" in page
+    assert "done before, in 1.0" in render_run(again.record)
 
 
 def test_what_is_left_of_a_base_is_told_for_every_candidate_that_has_one(spec: Path, services) -> None:

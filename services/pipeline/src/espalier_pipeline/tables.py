@@ -82,6 +82,28 @@ def columns(rows: Sequence[Sequence[str]]) -> str:
     )
 
 
+def spent(stage: Mapping[str, Any]) -> str:
+    """Returns the seconds of a stage, or that it was done before, and the seconds that it took then where known."""
+    if not stage["cached"]:
+        return f"{stage['seconds']:.1f}"
+    made = stage.get("made_seconds")
+    return "done before" if made is None else f"done before, in {made:.1f}"
+
+
+def data_rows(one: Mapping[str, Any]) -> list[tuple[str, str, int]]:
+    """Returns stage, what was counted, and the number, for one of a run's data in the order of the stages."""
+    corpus, dataset = one["corpus_metrics"], one["dataset_metrics"]
+    return [
+        ("ingest", "rows in the sources", corpus["rows_read"]),
+        ("ingest", "unreadable, put aside", corpus["quarantined"]),
+        ("ingest", "columns", corpus["columns"]),
+        ("preprocess", "rows taken over", dataset["rows_read"]),
+        *(("preprocess", _left_out(reason), number) for reason, number in dataset["dropped"].items()),
+        ("preprocess", "rows kept", dataset["rows"]),
+        *(("preprocess", f"of them {split}", dataset[f"rows_{split}"]) for split in ("train", "validation", "test")),
+    ]
+
+
 def interval(measured: Mapping[str, Any] | None) -> str:
     """Returns `0.90  0.86-0.94`."""
     if measured is None:
@@ -134,8 +156,7 @@ def render_run(record: RunRecord) -> str:
     """Returns what one run did: its stages, and its result or the reason why it has none."""
     rows = [["stage", "name", "seconds", "artifact"]]
     for stage in record.data["stages"]:
-        spent = "done before" if stage["cached"] else f"{stage['seconds']:.1f}"
-        rows.append([stage["stage"], stage["name"], spent, (stage["ref"] or "")[: len(stage["ref"] or "") - 52]])
+        rows.append([stage["stage"], stage["name"], spent(stage), (stage["ref"] or "")[: len(stage["ref"] or "") - 52]])
     lines = [f"{record.id}  {record.data['name']}  {record.state()}  {_when(record.data['started_at'])}", columns(rows)]
     result = record.data.get("result")
     if result and result["candidates"]:
@@ -191,10 +212,14 @@ def render_manifest(manifest: Manifest) -> str:
 
 def _data_line(name: str, one: Mapping[str, Any]) -> str:
     corpus, dataset = one["corpus_metrics"], one["dataset_metrics"]
-    told = [f"{number} {_DROPPED.get(reason, f'dropped by {reason}')}" for reason, number in dataset["dropped"].items()]
+    told = [f"{number} {_left_out(reason)}" for reason, number in dataset["dropped"].items()]
     if corpus["quarantined"]:
         told.append(f"{corpus['quarantined']} unreadable{': ' + one['quarantine'] if one['quarantine'] else ''}")
     return f"{name:<16} {corpus['rows_read']} rows, {dataset['rows']} kept" + (f" ({', '.join(told)})" if told else "")
+
+
+def _left_out(reason: str) -> str:
+    return _DROPPED.get(reason, f"dropped by {reason}")
 
 
 _DROPPED = {"no target": "without a target", "no text": "without text"}
