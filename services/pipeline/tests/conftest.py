@@ -61,6 +61,7 @@ class FakeServices:
     values: dict[str, float] = field(
         default_factory=lambda: {"tiny": 0.9, "wide": 0.8, "more": 0.8, "last": 0.5, "baselines": 0.3}
     )
+    unreadable: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
     before: Callable[[str], None] = lambda stage: None
 
@@ -95,6 +96,8 @@ class FakeServices:
     def _publish(self, store: Store, request: StageRequest) -> Manifest:
         attempt = store.begin(request.digest(), reads=request.inputs.values())
         (attempt.folder / "made.txt").write_text(f"{request.stage} {request.name}", encoding="utf-8")
+        if request.kind == "corpus" and self.unreadable:
+            (attempt.beside / "quarantine.jsonl").write_text("{}\n" * self.unreadable, encoding="utf-8")
         if request.kind == "study":
             (attempt.folder / "trials.json").write_text(json.dumps(self._trials(store, request)), encoding="utf-8")
         return attempt.publish(
@@ -125,7 +128,7 @@ class FakeServices:
 
     def _metrics(self, request: StageRequest) -> dict[str, Any]:
         if request.stage == "ingest":
-            return {"rows_read": 10, "rows": 10, "quarantined": 0, "columns": 2}
+            return {"rows_read": 10, "rows": 10, "quarantined": self.unreadable, "columns": 2}
         if request.stage == "preprocess":
             return {"rows_read": 10, "rows": sum(self.rows.values()), "dropped": self.dropped, **self.rows}
         if request.stage == "tune":

@@ -32,7 +32,7 @@ def test_a_run_chooses_opens_test_once_and_proposes_the_pair(spec: Path, service
     assert services.proposals[0]["bootstrap"] == "tiny"
     assert services.proposals[0]["experiment"]["treatment"] == "wide"
     again = run(spec, view=QuietView())
-    assert all(stage["cached"] for stage in again.stages if stage["stage"] != "serve")
+    assert all(stage["cached"] for stage in again.stages if stage["stage"] != "propose")
     assert again.openings == result.openings == 1
 
 
@@ -86,6 +86,33 @@ def test_the_report_counts_rows_by_stage_and_tells_the_seconds_of_what_was_done_
     assert {stage["made_seconds"] for stage in again.stages if stage["cached"]} == {1.0}
     assert "<td>done before, in 1.0</td>" in page
     assert "done before, in 1.0" in render_run(again.record)
+
+
+def test_the_next_command_names_no_home_where_it_would_look_there_anyway(
+    spec: Path, services, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ESPALIER_HOME", raising=False)
+    line = ["run", str(spec), "--only", "preprocess"]
+    for folder, named in ((spec.parent, False), (spec.parent.parent, True)):
+        monkeypatch.chdir(folder)
+        assert command(line) == 0
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert said.startswith("next             espalier runs ")
+        assert ("--home" in said) == named
+    monkeypatch.setenv("ESPALIER_DRIVEN", "1")  # by a program that says itself what is next
+    assert command(line) == 0
+    assert "next " not in capsys.readouterr().err
+
+
+def test_the_table_says_where_the_unreadable_rows_lie_and_what_its_seconds_are(spec: Path, services) -> None:
+    services.unreadable = 2
+    result = run(spec, view=QuietView())
+    first, second, *table = render(result).splitlines()
+    assert first.endswith("10 rows, 10 kept (2 unreadable)")
+    assert second == f"unreadable       {result.data[0]['quarantine']}"
+    assert Path(result.data[0]["quarantine"]).is_file()
+    assert any("seconds of optimizer steps" in line for line in table)
+    assert result.stages[-1]["stage"] == "propose"
 
 
 def test_what_is_left_of_a_base_is_told_for_every_candidate_that_has_one(spec: Path, services) -> None:

@@ -77,7 +77,7 @@ def render(steps: Sequence[Step]) -> str:
         memory = f"about {tables.size(step.memory_bytes)}" if step.memory_bytes and not step.ref else ""
         trained = tables.count(step.trainable_parameters) if step.trainable_parameters and not step.ref else ""
         rows.append([step.stage, step.name, done, time, memory, trained])
-    making = [step for step in steps if step.stage != "serve"]  # proposing leaves nothing in the store to find again
+    making = [step for step in steps if step.stage != "propose"]  # proposing leaves nothing in the store to find again
     left = [step for step in making if not step.ref]
     known = [step.seconds for step in left if step.seconds is not None]
     text = f"{len(making) - len(left)} of {len(making)} stages are done"
@@ -108,7 +108,7 @@ class _Planner:
         yield self._evaluation("baselines", "validation", {"dataset": next(iter(datasets.values()))})
         yield from self._test_steps(datasets, models, measured)
         if self._spec.serve:
-            yield Step("serve", self._spec.serve.endpoint, None, "proposed again; no change where it is served", None)
+            yield Step("propose", self._spec.serve.endpoint, None, "again; no change where it is served", None)
 
     def _dataset_key(self, name: str) -> str:
         candidate = self._spec.candidates[name]

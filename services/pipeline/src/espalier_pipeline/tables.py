@@ -1,4 +1,4 @@
-"""Tables for people: candidates, runs, manifests, as plain aligned text."""
+"""Tables for people: candidates, runs, experiments, as plain aligned text."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 from espalier_pipeline.studies import sentence
 
 if TYPE_CHECKING:
-    from espalier_sdk.artifacts import Manifest
-
     from espalier_pipeline.records import RunRecord
     from espalier_pipeline.result import RunResult
 
@@ -18,7 +16,7 @@ if TYPE_CHECKING:
 def render(result: RunResult) -> str:
     """Returns what a run ends with: data, candidates, baselines, objective and report."""
     document = result.document()
-    lines = [_data_line(result.spec.name, one) for one in document["data"]]
+    lines = [line for one in document["data"] for line in _data_lines(result.spec.name, one)]
     if result.candidates:
         lines += [candidate_table(document, result.spec.objective.metric)]
     lines += [f"{'baseline':<16} {said}" for said in [document["against_baseline"]] if said]
@@ -66,7 +64,8 @@ def candidate_table(document: Mapping[str, Any], metric: str) -> str:
     for one in document["baselines"]:
         cells = [f"  {one['name']}", interval(one["validation"].get(metric)), _tested(one, metric)]
         rows.append([*cells, seconds(one["train_seconds"]), "", "", "", "baseline"])
-    return columns(rows)
+    told = "train: seconds of optimizer steps, or of a baseline's fit; starting and reading come on top"
+    return f"{columns(rows)}\n{'':<16} {told}"
 
 
 def _tested(one: Mapping[str, Any], metric: str) -> str:
@@ -121,7 +120,9 @@ def seconds(value: float) -> str:
 
 
 def size(value: float) -> str:
-    """Returns bytes in MB or GB."""
+    """Returns bytes in kB, MB or GB."""
+    if value < 1e5:
+        return f"{value / 1e3:.1f} kB"
     return f"{value / 1e9:.1f} GB" if value >= 1e9 else f"{value / 1e6:.1f} MB"
 
 
@@ -191,31 +192,29 @@ def render_comparison(records: Sequence[RunRecord]) -> str:
     return columns(rows)
 
 
-def render_manifest(manifest: Manifest) -> str:
-    """Returns an artifact's record for a reader."""
-    import json
-
-    lines = [str(manifest.ref())]
-    lines += [f"made of    {ref}" for ref in manifest.inputs]
-    lines += [f"plugin     {use.name} ({use.distribution} {use.version}, {use.sha256[:8]})" for use in manifest.plugins]
-    lines += [f"file       {entry.path}  {size(entry.size_bytes)}" for entry in manifest.files[:20]]
-    left = manifest.file_list.count if manifest.file_list else max(0, len(manifest.files) - 20)
-    if left:
-        lines.append(f"{'and' if manifest.files else 'files':<10} {left}{' more' if manifest.files else ''}")
-    lines.append(f"asked for  {json.dumps(manifest.what, ensure_ascii=False)}")
-    lines.append(f"measured   {json.dumps(manifest.metrics, ensure_ascii=False)[:2000]}")
-    lines.append(
-        f"made in    {manifest.provenance.get('seconds', 0):.1f} s by attempt {manifest.provenance['attempt']}"
-    )
-    return "\n".join(lines)
+def render_experiment(results: Mapping[str, Any]) -> str:
+    """Returns counts by arm, and of each metric the mean over units with how many units it has."""
+    arms = results["arms"]
+    metrics = sorted({name for one in arms.values() for name in one["metrics"]})
+    rows = [
+        ["", "variant", "units", "crossed", "requests", "answered", "not served", *(f"{m} per unit" for m in metrics)]
+    ]
+    for arm, one in arms.items():
+        counts = [str(one[key]) for key in ("units", "crossed", "requests", "answered", "not_served")]
+        means = [one["metrics"].get(name) for name in metrics]
+        told = [f"{mean['mean']:.3f} of {mean['units']}" if mean else "-" for mean in means]
+        rows.append([arm, one["variant"], *counts, *told])
+    note = "per unit: each unit counts once, by the mean of its own outcomes; a share of all answers can differ"
+    return f"{columns(rows)}\n{note}" if metrics else columns(rows)
 
 
-def _data_line(name: str, one: Mapping[str, Any]) -> str:
+def _data_lines(name: str, one: Mapping[str, Any]) -> list[str]:
     corpus, dataset = one["corpus_metrics"], one["dataset_metrics"]
     told = [f"{number} {_left_out(reason)}" for reason, number in dataset["dropped"].items()]
     if corpus["quarantined"]:
-        told.append(f"{corpus['quarantined']} unreadable{': ' + one['quarantine'] if one['quarantine'] else ''}")
-    return f"{name:<16} {corpus['rows_read']} rows, {dataset['rows']} kept" + (f" ({', '.join(told)})" if told else "")
+        told.append(f"{corpus['quarantined']} unreadable")
+    line = f"{name:<16} {corpus['rows_read']} rows, {dataset['rows']} kept" + (f" ({', '.join(told)})" if told else "")
+    return [line, f"{'unreadable':<16} {one['quarantine']}"] if one["quarantine"] else [line]
 
 
 def _left_out(reason: str) -> str:
