@@ -24,10 +24,9 @@ def quality(
     """Returns candidates and baselines with their validation intervals, and the test value where it was opened."""
     rows = [(one, one["validation"].get(metric)) for one in [*candidates, *baselines]]
     rows = [row for row in rows if row[1]][::-1]
-    simple = {one["name"] for one in baselines}
     figure, axes = _figure(6.4, 0.42 * len(rows) + 0.9)
     for place, (one, measured) in enumerate(rows):
-        colour = _BASELINE if one["name"] in simple else _CHOSEN if one["name"] == chosen else _OTHER
+        colour = _BASELINE if "model" not in one else _CHOSEN if one["name"] == chosen else _OTHER
         if measured["low"] is not None:
             axes.plot(
                 [measured["low"], measured["high"]], [place, place], color=colour, linewidth=2.4, solid_capstyle="round"

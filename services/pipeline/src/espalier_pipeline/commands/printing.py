@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from espalier_sdk.errors import Problem
 
-DRIVEN_VARIABLE = "ESPALIER_DRIVEN"
+DRIVEN_VARIABLE = "ESPALIER_DRIVEN"  # set by a program that calls commands and says itself what is next
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 Home = Annotated[Path | None, typer.Option("--home", help="Folder of runs, store and databases; default: .espalier.")]
 StoreUri = Annotated[str | None, typer.Option("--store", help="Folder or URI of the store; default: HOME/store.")]
@@ -29,7 +29,7 @@ def print_json(document: Any) -> None:
 
 
 def print_next(command: str) -> None:
-    """Prints the next command as the last line of standard error, but for a program that says itself what is next."""
+    """Prints the next command as the last line of standard error, unless a program drives this one."""
     if not os.environ.get(DRIVEN_VARIABLE):
         print(f"next             {command}", file=sys.stderr)
 
