@@ -148,7 +148,7 @@ def print_split(answers: list[dict[str, Any]], experiment: dict[str, Any]) -> No
     for variant, group in sorted(by_variant.items()):
         right = sum(one["right"] for one in group) / len(group)
         people = len({one["unit"] for one in group})
-        print(f"  {variant:<14} {len(group):>3} answers to {people} units, {right:.0%} of the answers right")
+        print(f"  {variant:<14} {len(group):>3} answers to {people} units, {right:.0%} right per answer")
     moved = sum(len(variants) > 1 for variants in units.values())
     overhead = sorted(one["overhead_ms"] for one in answers)
     print(f"sticky           {len(units) - moved} of {len(units)} units kept their variant")
