@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from espalier_pipeline.client import Client
+from espalier_pipeline.commands.printing import DRIVEN_VARIABLE
 from espalier_runtime.parent import PARENT_VARIABLE
 from espalier_sdk.errors import EspalierError
 
@@ -62,7 +63,7 @@ def built_with_code() -> int:
 
 def start(*words: str, **options: Any) -> subprocess.Popen[bytes]:
     """Starts an `espalier` command that ends with this process, also by `kill -9`: it watches its standard input."""
-    watched = {**os.environ, PARENT_VARIABLE: "1"}
+    watched = {**os.environ, PARENT_VARIABLE: "1", DRIVEN_VARIABLE: "1"}
     return subprocess.Popen([*ESPALIER, *words], stdin=subprocess.PIPE, env=watched, **options)
 
 
@@ -147,11 +148,11 @@ def print_split(answers: list[dict[str, Any]], experiment: dict[str, Any]) -> No
     for variant, group in sorted(by_variant.items()):
         right = sum(one["right"] for one in group) / len(group)
         people = len({one["unit"] for one in group})
-        print(f"  {variant:<14} {len(group):>3} answers to {people} units, {right:.0%} right")
+        print(f"  {variant:<14} {len(group):>3} answers to {people} units, {right:.0%} right per answer")
     moved = sum(len(variants) > 1 for variants in units.values())
     overhead = sorted(one["overhead_ms"] for one in answers)
     print(f"sticky           {len(units) - moved} of {len(units)} units kept their variant")
-    print(f"overhead         {overhead[len(overhead) // 2]:.1f} ms at the gateway (median)")
+    print(f"overhead         {overhead[len(overhead) // 2]:.1f} ms per answer beside the model's own time (median)")
 
 
 def free_port() -> int:
@@ -171,7 +172,9 @@ def print_next() -> None:
     spec, command = os.path.relpath(SPEC), os.path.relpath(Path(sys.executable).with_name("espalier"))
     print(f"next             {command} serve {spec}")
     home = f"{os.path.relpath(HERE)}/.espalier"
+    print("                 and while it runs, in another terminal:")
     print(f"                 {command} ask support 'my parcel never came' --unit me --home {home}")
+    print("                 or with data of your own:")
     print(f"                 {command} init YOUR_FILE.csv")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from espalier_evaluation.baselines import baselines, linear, most_frequent
+from espalier_evaluation.bootstrap import measure
 from espalier_evaluation.stage import STAGE
 from espalier_runtime.job import Workplace, perform
 from espalier_runtime.plugins import Plugins
@@ -153,6 +155,17 @@ def test_the_stage_measures_the_baselines_without_ray_and_leaves_figures_and_pre
         assert pq.read_table(folder / name / "predictions.parquet").num_rows == 40
     best = manifest.metrics["tf-idf-linear"]["values"]["accuracy"]
     assert best == {"value": 1.0, "low": 1.0, "high": 1.0, "error": 0.0}
+
+
+def test_the_seconds_of_a_baseline_are_those_of_its_fit_without_the_bootstrap(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(*given: Any, **named: Any) -> Any:
+        time.sleep(0.5)
+        return measure(*given, **named)
+
+    monkeypatch.setattr("espalier_evaluation.stage.measure", slow)
+    assert evaluate(place(tmp_path), rows(4, start=60)).metrics["majority"]["train_seconds"] < 0.5
 
 
 def test_the_same_request_in_another_store_is_the_same_artifact(tmp_path: Path) -> None:

@@ -58,6 +58,11 @@ class FakeServices:
     rows: dict[str, int] = field(default_factory=lambda: {"rows_train": 6, "rows_validation": 2, "rows_test": 2})
     calls: list[tuple[str, list[str]]] = field(default_factory=list)
     proposals: list[dict[str, Any]] = field(default_factory=list)
+    values: dict[str, float] = field(
+        default_factory=lambda: {"tiny": 0.9, "wide": 0.8, "more": 0.8, "last": 0.5, "baselines": 0.3}
+    )
+    unreadable: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
     before: Callable[[str], None] = lambda stage: None
 
     def run_child(
@@ -91,6 +96,8 @@ class FakeServices:
     def _publish(self, store: Store, request: StageRequest) -> Manifest:
         attempt = store.begin(request.digest(), reads=request.inputs.values())
         (attempt.folder / "made.txt").write_text(f"{request.stage} {request.name}", encoding="utf-8")
+        if request.kind == "corpus" and self.unreadable:
+            (attempt.beside / "quarantine.jsonl").write_text("{}\n" * self.unreadable, encoding="utf-8")
         if request.kind == "study":
             (attempt.folder / "trials.json").write_text(json.dumps(self._trials(store, request)), encoding="utf-8")
         return attempt.publish(
@@ -121,9 +128,9 @@ class FakeServices:
 
     def _metrics(self, request: StageRequest) -> dict[str, Any]:
         if request.stage == "ingest":
-            return {"rows_read": 10, "rows": 10, "quarantined": 0, "columns": 2}
+            return {"rows_read": 10, "rows": 10, "quarantined": self.unreadable, "columns": 2}
         if request.stage == "preprocess":
-            return {"rows_read": 10, "rows": sum(self.rows.values()), "dropped": {}, **self.rows}
+            return {"rows_read": 10, "rows": sum(self.rows.values()), "dropped": self.dropped, **self.rows}
         if request.stage == "tune":
             states = {"complete": 2, "stopped": 1, "refused": 0, "failed": 0}
             told = {"scored": "macro_f1", "greater_is_better": True, "importance": None, "trials": 3}
@@ -131,7 +138,7 @@ class FakeServices:
         if request.stage == "train":
             trained = dict.fromkeys(_TRAINED, 64 if request.candidate == "wide" else 32)
             return trained | {"forgetting": FORGOTTEN if "base" in request.inputs else None}
-        value = 0.9 if request.candidate == "tiny" else 0.8
+        value = self.values[request.candidate or "baselines"]
         measured = {"macro_f1": {"value": value, "low": value - 0.05, "high": value + 0.05, "error": 0.02}}
         if request.candidate is None:
             return {"majority": {"rows": 2, "values": measured, "train_seconds": 0.1}}

@@ -145,6 +145,36 @@ def test_revoking_a_key_says_so_as_one_document(capsys, monkeypatch: pytest.Monk
     assert seen == ["DELETE /v1/keys/k1"]
 
 
+def test_the_status_of_an_experiment_is_a_table_whose_means_say_that_they_are_per_unit(
+    capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = {"crossed": 0, "answered": 51, "not_served": 0}
+    full = {
+        "variant": "full",
+        "units": 23,
+        "requests": 51,
+        **counts,
+        "metrics": {"right": {"units": 20, "mean": 0.71875}},
+    }
+    lora = {"variant": "lora", "units": 17, "requests": 49, **counts, "metrics": {}}
+    experiment = {"id": "e1", "endpoint": "s", "state": "running", "weights": [50, 50], "coverage": 1.0, "unit": "user"}
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/v1/experiments":
+            return httpx.Response(200, json={"data": [experiment]})
+        return httpx.Response(200, json={"arms": {"control": full, "treatment": lora}})
+
+    monkeypatch.setattr(Client, "find", lambda home: client_of(answer))
+    assert run(["experiment", "status", "s"]) == 0
+    printed = capsys.readouterr().out
+    assert "{" not in printed
+    assert "right per unit" in printed
+    line = next(line for line in printed.splitlines() if line.startswith("control"))
+    assert line.split() == ["control", "full", "23", "0", "51", "51", "0", "0.719", "of", "20"]
+    assert run(["experiment", "status", "s", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["results"]["arms"]["control"]["units"] == 23
+
+
 def test_after_feedback_the_next_command_asks_the_same_home(
     tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 from espalier_pipeline import plots
-from espalier_pipeline.confidence import Threshold, confidence, thresholds
+from espalier_pipeline.confidence import Confidence, Threshold, confidence, sentences, thresholds
 from espalier_runtime.store import Store
 from espalier_runtime.tables import write_parts
 
@@ -55,6 +55,15 @@ def test_the_surest_wrong_answer_comes_first_with_its_text_and_without_the_label
     assert [target for target, _ in found.reached] == [0.90, 0.95, 0.99]
     assert found.reached[0][1].coverage == 0.5
     assert plots.coverage(found.curve).startswith("<svg")
+
+
+def test_for_an_accuracy_that_all_answers_reach_no_abstaining_is_proposed() -> None:
+    every, surest = Threshold(0.4, 1.0, 0.96), Threshold(0.8, 0.75, 1.0)
+    found = Confidence((every, surest), ((0.90, every), (0.95, every), (0.99, surest)), ())
+    free, sure = sentences(found)
+    assert free == "96.0% of all answers are right: for 90% and 95% none has to be left out."
+    assert sure.startswith("99% of the answers are right where those below a score of 0.80 are not given: 75% of the")
+    assert "--abstain-below 0.8000" in sure
 
 
 def test_answers_without_a_score_or_that_are_no_labels_show_nothing(tmp_path: Path) -> None:

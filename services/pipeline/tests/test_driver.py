@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from html import escape
 from pathlib import Path
 
 import pytest
 from espalier_pipeline.command import run as command
 from espalier_pipeline.driver import run
+from espalier_pipeline.forecast import plan
 from espalier_pipeline.records import RunRecord
+from espalier_pipeline.tables import render, render_run
 from espalier_pipeline.view import QuietView
 from espalier_sdk.errors import DataError, EspalierError, Refused, SpecError
 
@@ -29,8 +32,87 @@ def test_a_run_chooses_opens_test_once_and_proposes_the_pair(spec: Path, service
     assert services.proposals[0]["bootstrap"] == "tiny"
     assert services.proposals[0]["experiment"]["treatment"] == "wide"
     again = run(spec, view=QuietView())
-    assert all(stage["cached"] for stage in again.stages if stage["stage"] != "serve")
+    assert all(stage["cached"] for stage in again.stages if stage["stage"] != "propose")
     assert again.openings == result.openings == 1
+
+
+def test_the_opening_of_test_shows_the_baselines_too_in_document_table_and_report(spec: Path, services) -> None:
+    result = run(spec, view=QuietView())
+    document = result.document()
+    assert [one["test"]["macro_f1"]["value"] for one in document["baselines"]] == [0.3]
+    line = next(line for line in render(result).splitlines() if "majority" in line)
+    assert line.count("0.30  0.25-0.35") == 2
+    page = Path(document["report"]).read_text(encoding="utf-8")
+    row = next(row for row in page.split("<tr") if "majority (baseline)" in row)
+    assert row.count("0.30  0.25-0.35") == 2
+    opened = (spec.parent / ".espalier" / "test-openings.jsonl").read_text().splitlines()
+    assert len(opened) == document["test_openings"] == 1
+    on_test = [arguments for module, arguments in services.calls if "test" in arguments]
+    assert len(on_test) == 1  # one process, which warms up once
+
+
+def test_a_baseline_that_does_as_well_is_told_in_table_document_and_report(spec: Path, services) -> None:
+    assert run(spec, view=QuietView()).document()["against_baseline"] is None
+    services.values["baselines"] = 0.86
+    result = run(spec, overrides=["evaluate.seed=1"], view=QuietView())
+    told = "majority is within the interval of tiny on validation: < 1 s against 32 s of training"
+    assert result.document()["against_baseline"] == told
+    assert told in render(result)
+    assert escape(told) in Path(str(result.report)).read_text(encoding="utf-8")
+
+
+def test_baselines_open_no_test_split_that_the_pair_does_not(spec: Path, services) -> None:
+    other = "  other:\n    sources: [{name: files, config: {paths: [mails.csv]}}]\n    split: {by: hash, test: 0.5}\n"
+    worst = "  last: {strategy: {name: from-scratch, config: {layers: 2, hidden_size: 32}}, data: other}\n"
+    spec.write_text(spec.read_text().replace("candidates:\n", f"{other}candidates:\n{worst}"))
+    for name in ("tiny", "wide"):
+        spec.write_text(spec.read_text().replace(f"{name}: {{", f"{name}: {{data: mails, "))
+    result = run(spec, view=QuietView())
+    assert "last" not in (result.verdict.chosen, result.verdict.runner_up)
+    assert [one["test"] for one in result.baselines] == [None]
+    assert "baselines-test" not in [stage["name"] for stage in result.stages]
+    assert "baselines-test" not in [step.name for step in plan(spec)]
+
+
+def test_the_report_counts_rows_by_stage_and_tells_the_seconds_of_what_was_done_before(spec: Path, services) -> None:
+    services.dropped = {"deduplicate": 15, "no text": 1}
+    run(spec, view=QuietView())
+    again = run(spec, view=QuietView())
+    page = Path(str(again.report)).read_text(encoding="utf-8")
+    assert "<td>ingest</td><td>rows in the sources</td><td>10</td>" in page
+    assert "<td>preprocess</td><td>dropped by deduplicate</td><td>15</td>" in page
+    assert "<td>preprocess</td><td>without text</td><td>1</td>" in page
+    assert "rows_read" not in page
+    assert {stage["made_seconds"] for stage in again.stages if stage["cached"]} == {1.0}
+    assert "<td>done before, in 1.0</td>" in page
+    assert "done before, in 1.0" in render_run(again.record)
+
+
+def test_the_next_command_names_no_home_where_it_would_look_there_anyway(
+    spec: Path, services, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ESPALIER_HOME", raising=False)
+    line = ["run", str(spec), "--only", "preprocess"]
+    for folder, named in ((spec.parent, False), (spec.parent.parent, True)):
+        monkeypatch.chdir(folder)
+        assert command(line) == 0
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert said.startswith("next             espalier runs ")
+        assert ("--home" in said) == named
+    monkeypatch.setenv("ESPALIER_DRIVEN", "1")  # by a program that says itself what is next
+    assert command(line) == 0
+    assert "next " not in capsys.readouterr().err
+
+
+def test_the_table_says_where_the_unreadable_rows_lie_and_what_its_seconds_are(spec: Path, services) -> None:
+    services.unreadable = 2
+    result = run(spec, view=QuietView())
+    first, second, *table = render(result).splitlines()
+    assert first.endswith("10 rows, 10 kept (2 unreadable)")
+    assert second == f"unreadable       {result.data[0]['quarantine']}"
+    assert Path(result.data[0]["quarantine"]).is_file()
+    assert any("seconds of optimizer steps" in line for line in table)
+    assert result.stages[-1]["stage"] == "propose"
 
 
 def test_what_is_left_of_a_base_is_told_for_every_candidate_that_has_one(spec: Path, services) -> None:

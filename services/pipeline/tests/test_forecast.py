@@ -18,8 +18,8 @@ def test_after_a_complete_run_every_stage_is_done(spec: Path, services) -> None:
     run(spec, view=QuietView())
     steps = plan(spec)
     assert [step.name for step in steps if step.ref is None] == ["mails"]  # the proposal
-    assert {"tiny-test", "wide-test"} <= {step.name for step in steps}
-    assert "9 of 9 stages are done" in render(steps)
+    assert {"tiny-test", "wide-test", "baselines-test"} <= {step.name for step in steps}
+    assert "10 of 10 stages are done" in render(steps)
 
 
 def test_without_a_test_split_none_is_planned(spec: Path, services) -> None:

@@ -30,7 +30,7 @@ def made(ray_session: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
 
 def test_the_document_holds_stages_candidates_and_the_choice(made) -> None:
     _, document = made
-    assert {stage["stage"] for stage in document["stages"]} == {"ingest", "preprocess", "train", "evaluate", "serve"}
+    assert {stage["stage"] for stage in document["stages"]} == {"ingest", "preprocess", "train", "evaluate", "propose"}
     for stage in document["stages"]:
         assert stage["seconds"] >= 0
         assert stage["cached"] in (False, True)
@@ -69,7 +69,7 @@ def test_the_same_spec_again_repeats_nothing_and_starts_no_ray(made) -> None:
     line = [sys.executable, "-m", "espalier_pipeline.command", "run", str(spec), "--json"]
     done = subprocess.run(line, capture_output=True, text=True, check=True, env=bare)
     document = json.loads(done.stdout)
-    assert all(stage["cached"] for stage in document["stages"] if stage["stage"] != "serve")
+    assert all(stage["cached"] for stage in document["stages"] if stage["stage"] != "propose")
     assert {stage["ref"] for stage in document["stages"]} == {stage["ref"] for stage in before["stages"]}
     assert document["test_openings"] == before["test_openings"] == 1
     logs = spec.parent / ".espalier" / "runs" / document["run"] / "logs"

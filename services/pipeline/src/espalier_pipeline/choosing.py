@@ -57,7 +57,8 @@ def choose(
     if len(standings) == 1:
         reason = "the only candidate"
     elif chosen == best:
-        reason = "best" if len(band) == 1 else "best, and cheapest within one standard error"
+        held = " meets the limits" if len(eligible) < len(standings) else ""
+        reason = f"best, no cheaper one within one standard error{held}"
     else:
-        reason = "cheapest within one standard error"
+        reason = f"cheapest within one standard error of {best}"
     return Verdict(chosen, rest[0] if rest else None, best, reason, bool(meeting))

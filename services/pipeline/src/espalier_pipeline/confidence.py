@@ -61,6 +61,22 @@ def confidence(stages: Sequence[Mapping[str, Any]], store: Store, candidate: str
     return Confidence(tuple(curve), reached, tuple({**row, "text": texts.get(row[ID], "")} for row in wrong))
 
 
+def sentences(found: Confidence) -> list[str]:
+    """Returns what abstaining would bring for each round accuracy, and first those that need none."""
+    free = [f"{target:.0%}" for target, one in found.reached if one.coverage == 1]
+    said = []
+    if free:
+        right = f"{found.curve[0].accuracy:.1%} of all answers are right"
+        said.append(f"{right}: for {' and '.join(free)} none has to be left out.")
+    for target, one in found.reached:
+        if one.coverage < 1:
+            left_out = f"those below a score of {one.score:.2f} are not given"
+            answered = f"{one.coverage:.0%} of the questions are answered"
+            command = f"espalier predict MODEL FILE --abstain-below {one.score:.4f}"
+            said.append(f"{target:.0%} of the answers are right where {left_out}: {answered} ({command}).")
+    return said
+
+
 def thresholds(answers: Sequence[tuple[float, bool]]) -> list[Threshold]:
     """Returns coverage and accuracy at each score that an answer has, the lowest score first: there all are given.
 

@@ -1,4 +1,4 @@
-"""Candidates measured on validation, one of them chosen, and the test split opened for it and the runner-up.
+"""Candidates measured on validation, one of them chosen; test opened for it, the runner-up and the baselines.
 
 Knows nothing about how models are made.
 """
@@ -22,6 +22,7 @@ from espalier_pipeline.choosing import Standing, Verdict, choose
 from espalier_pipeline.openings import count_opening
 from espalier_pipeline.result import RunResult
 from espalier_pipeline.staging import Stages
+from espalier_pipeline.worth import against_baseline
 
 _TRAINED = ("train_seconds", "peak_memory_bytes", "trainable_parameters", "parameters", "size_bytes", "steps")
 
@@ -48,11 +49,14 @@ def evaluate(
         for one, values in zip(names, measured, strict=True)
     ]
     for name, found in simple.items():
-        told = {"name": name, "validation": found["values"], "train_seconds": found["train_seconds"]}
+        told = {"name": name, "validation": found["values"], "test": None, "train_seconds": found["train_seconds"]}
         result.baselines.append(told)
     verdict = result.verdict = verdict_of(spec, result.candidates, plugins)
-    sign = -1.0 if objective_metric_is_greater_better(spec, plugins) else 1.0
-    result.candidates.sort(key=lambda one: sign * one["validation"][spec.objective.metric]["value"])  # the best first
+    greater, metric = objective_metric_is_greater_better(spec, plugins), spec.objective.metric
+    chosen = next(one for one in result.candidates if one["name"] == verdict.chosen)
+    result.against_baseline = against_baseline(chosen, result.baselines, metric, greater_is_better=greater)
+    sign = -1.0 if greater else 1.0
+    result.candidates.sort(key=lambda one: sign * one["validation"][metric]["value"])  # the best first
     stages.record.update(choice={"chosen": verdict.chosen, "runner_up": verdict.runner_up, "reason": verdict.reason})
     _open_test(result, stages, plugins, datasets=datasets, models=models)
 
@@ -113,7 +117,11 @@ def _open_test(
     datasets: Mapping[str, ArtifactRef],
     models: Mapping[str, ArtifactRef],
 ) -> None:
-    """Measures the chosen candidate and the runner-up on test, and counts that it was opened."""
+    """Measures the chosen candidate, the runner-up and the baselines on test, and counts that it was opened.
+
+    The baselines read the data of the first candidate, as on validation; where neither of the pair does, its test
+    split stays closed.
+    """
     verdict = result.verdict
     assert verdict is not None, "the choice comes first"
     if not has_rows(stages.store, datasets[verdict.chosen], "test"):
@@ -125,8 +133,14 @@ def _open_test(
         request(result.spec, plugins, "test", dataset=datasets[name], name=name, model=models[name])
         for name in (one["name"] for one in shown)
     ]
-    for entry, values in zip(shown, evaluate_all(asked, stages), strict=True):
+    data = datasets[next(iter(models))]
+    if data in (datasets[one["name"]] for one in shown):
+        asked.append(request(result.spec, plugins, "test", dataset=data))
+    measured = evaluate_all(asked, stages)
+    for entry, values in zip(shown, measured, strict=False):  # the baselines come last, all in one evaluation
         entry["test"] = values["values"]
+    for entry in result.baselines if len(measured) > len(shown) else ():
+        entry["test"] = measured[-1][entry["name"]]["values"]
     result.openings = count_opening(
         stages.places.home,
         dataset=str(datasets[verdict.chosen]),

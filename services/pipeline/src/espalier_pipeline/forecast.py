@@ -80,7 +80,7 @@ def render(steps: Sequence[Step]) -> str:
         trained = tables.count(step.trainable_parameters) if step.trainable_parameters and not step.ref else ""
         trained = f"at least {trained}" if trained and not step.exact else trained
         rows.append([step.stage, step.name, done, time, memory, trained])
-    making = [step for step in steps if step.stage != "serve"]  # proposing leaves nothing in the store to find again
+    making = [step for step in steps if step.stage != "propose"]  # proposing leaves nothing in the store to find again
     left = [step for step in making if not step.ref]
     known = [step.seconds for step in left if step.seconds is not None]
     text = f"{len(making) - len(left)} of {len(making)} stages are done"
@@ -112,7 +112,7 @@ class _Planner:
         yield self._evaluation("baselines", "validation", {"dataset": next(iter(datasets.values()))})
         yield from self._test_steps(datasets, models, measured)
         if self._spec.serve:
-            yield Step("serve", self._spec.serve.endpoint, None, "proposed again; no change where it is served", None)
+            yield Step("propose", self._spec.serve.endpoint, None, "again; no change where it is served", None)
 
     def _dataset_key(self, name: str) -> str:
         candidate = self._spec.candidates[name]
@@ -182,15 +182,21 @@ class _Planner:
     ) -> Iterator[Step]:
         """Yields the evaluations on test where the choice can be made already, else one step that stands for them."""
         if len(measured) < len(datasets):
-            yield Step("evaluate", "test split", None, "opened for the chosen candidate and the runner-up", None)
+            told = "opened for the chosen candidate, the runner-up and the baselines"
+            yield Step("evaluate", "test split", None, told, None)
             return
         verdict = verdict_of(
             self._spec, [self._entry(name, models[name], measured[name]) for name in measured], self._plugins
         )
+        opened = []
         for name in (verdict.chosen, verdict.runner_up):
             dataset = datasets[name] if name else None
             if name and dataset and has_rows(self._store, dataset, "test"):
+                opened.append(dataset)
                 yield self._evaluation(name, "test", {"dataset": dataset, "model": models[name]})
+        first = next(iter(datasets.values()))
+        if first in opened:
+            yield self._evaluation("baselines", "test", {"dataset": first})
 
     def _entry(self, name: str, model: ArtifactRef | None, evaluation: ArtifactRef) -> dict[str, Any]:
         assert model is not None, "an evaluation was made of it"

@@ -22,22 +22,19 @@ def quality(
     candidates: Sequence[Mapping[str, Any]], baselines: Sequence[Mapping[str, Any]], metric: str, chosen: str
 ) -> str:
     """Returns candidates and baselines with their validation intervals, and the test value where it was opened."""
-    rows = [(one["name"], one["validation"][metric], one) for one in candidates]
-    rows += [(one["name"], one["validation"].get(metric), None) for one in baselines]
+    rows = [(one, one["validation"].get(metric)) for one in [*candidates, *baselines]]
     rows = [row for row in rows if row[1]][::-1]
     figure, axes = _figure(6.4, 0.42 * len(rows) + 0.9)
-    for place, (name, measured, candidate) in enumerate(rows):
-        colour = _BASELINE if candidate is None else _CHOSEN if name == chosen else _OTHER
+    for place, (one, measured) in enumerate(rows):
+        colour = _BASELINE if "model" not in one else _CHOSEN if one["name"] == chosen else _OTHER
         if measured["low"] is not None:
             axes.plot(
                 [measured["low"], measured["high"]], [place, place], color=colour, linewidth=2.4, solid_capstyle="round"
             )
         axes.plot(measured["value"], place, "o", color=colour, markersize=6)
-        if candidate and candidate["test"] and metric in candidate["test"]:
-            axes.plot(
-                candidate["test"][metric]["value"], place, "D", color="white", markeredgecolor=colour, markersize=6
-            )
-    axes.set_yticks(range(len(rows)), [name for name, _, _ in rows])
+        if one["test"] and metric in one["test"]:
+            axes.plot(one["test"][metric]["value"], place, "D", color="white", markeredgecolor=colour, markersize=6)
+    axes.set_yticks(range(len(rows)), [one["name"] for one, _ in rows])
     axes.set_ylim(-0.6, len(rows) - 0.4)
     axes.set_xlabel(f"{metric}: circle and line validation with interval, diamond test")
     axes.grid(axis="x", color=_LINE, linewidth=0.6)

@@ -20,7 +20,7 @@ from espalier_pipeline.staging import Stages
 def propose(spec: Spec, verdict: Verdict, models: Mapping[str, ArtifactRef], stages: Stages) -> dict[str, Any]:
     """Records the proposals of `serve` in the endpoint's database; Refused where its state forbids them."""
     assert spec.serve is not None, "the driver proposes only where the spec serves"
-    stages.view.stage_began("serve", spec.serve.endpoint)
+    stages.view.stage_began("propose", spec.serve.endpoint)
     started = time.monotonic()
     answered = run_child(
         "espalier_serving.propose",
@@ -29,7 +29,7 @@ def propose(spec: Spec, verdict: Verdict, models: Mapping[str, ArtifactRef], sta
         environment={DATABASE_VARIABLE: stages.places.database},
         on_event=lambda event: None,
     )
-    stages.note("serve", spec.serve.endpoint, None, time.monotonic() - started, cached=False)
+    stages.note("propose", spec.serve.endpoint, None, time.monotonic() - started, cached=False)
     return answered
 
 

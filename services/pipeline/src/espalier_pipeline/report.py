@@ -16,7 +16,7 @@ from espalier_sdk import ArtifactRef
 from espalier_sdk.columns import PREDICTION, TARGET
 
 from espalier_pipeline import forgetting, learning, tables
-from espalier_pipeline.confidence import confidence
+from espalier_pipeline.confidence import confidence, sentences
 from espalier_pipeline.predictions import predictions_of
 from espalier_pipeline.samples import samples
 from espalier_pipeline.studies import sentence, value_text
@@ -36,7 +36,7 @@ def write_report(result: RunResult, store: Store, path: Path) -> None:
         lstrip_blocks=True,
     )
     environment.filters |= {"interval": tables.interval, "seconds": tables.seconds}
-    environment.filters |= {"value": value_text}
+    environment.filters |= {"value": value_text, "data_rows": tables.data_rows, "spent": tables.spent}
     environment.filters |= {"size": tables.size, "count": tables.count}
     page = environment.get_template("report.html").render(
         **_content(result, store), style=files("espalier_pipeline").joinpath("templates/report.css").read_text("utf-8")
@@ -82,6 +82,7 @@ def _content(result: RunResult, store: Store) -> dict[str, Any]:
         ],
         "samples": samples(document["stages"], store, document["chosen"]),
         "confidence": sure,
+        "abstaining": sentences(sure) if sure else [],
         "coverage_plot": plots.coverage(sure.curve) if sure else None,
         "number_plots": [
             (one["name"], split, plots.numbers(*found))

@@ -33,6 +33,7 @@ class RunResult:
     tuned: list[dict[str, Any]] = field(default_factory=list)
     curves: list[dict[str, Any]] = field(default_factory=list)
     verdict: Verdict | None = None
+    against_baseline: str | None = None  # a sentence, where a baseline does as well as the chosen candidate
     openings: int = 0
     report: Path | None = None
     endpoint: dict[str, Any] | None = None
@@ -49,6 +50,7 @@ class RunResult:
             "learning_curves": self.curves,
             "candidates": self.candidates,
             "baselines": self.baselines,
+            "against_baseline": self.against_baseline,
             "forgetting": self.forgetting,
             "chosen": self.verdict.chosen if self.verdict else None,
             "runner_up": self.verdict.runner_up if self.verdict else None,

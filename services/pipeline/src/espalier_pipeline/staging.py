@@ -110,6 +110,7 @@ class Stages:
             "ref": str(ref) if ref else None,
             "seconds": round(seconds, 2),
             "cached": cached,
+            "made_seconds": self.store.manifest(ref).provenance.get("seconds") if ref and cached else None,
         }
         self.done.append(entry)
         self.record.update(stages=self.done)

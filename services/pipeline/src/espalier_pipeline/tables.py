@@ -1,4 +1,4 @@
-"""Tables for people: candidates, runs, manifests, as plain aligned text."""
+"""Tables for people: candidates, runs, experiments, as plain aligned text."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 from espalier_pipeline.studies import sentence
 
 if TYPE_CHECKING:
-    from espalier_sdk.artifacts import Manifest
-
     from espalier_pipeline.records import RunRecord
     from espalier_pipeline.result import RunResult
 
@@ -18,9 +16,10 @@ if TYPE_CHECKING:
 def render(result: RunResult) -> str:
     """Returns what a run ends with: data, candidates, baselines, objective and report."""
     document = result.document()
-    lines = [_data_line(result.spec.name, one) for one in document["data"]]
+    lines = [line for one in document["data"] for line in _data_lines(result.spec.name, one)]
     if result.candidates:
         lines += [candidate_table(document, result.spec.objective.metric)]
+    lines += [f"{'baseline':<16} {said}" for said in [document["against_baseline"]] if said]
     lines += [f"{'tuned':<16} {one['candidate']}: {sentence(one)}" for one in document["tuned"]]
     curves = [one for one in document["learning_curves"] if one["said"]]
     lines += [f"{'learning curve':<16} {one['candidate']}: {one['said']}" for one in curves]
@@ -54,7 +53,7 @@ def candidate_table(document: Mapping[str, Any], metric: str) -> str:
             [
                 f"{'>' if chosen else ' '} {one['name']}",
                 interval(one["validation"].get(metric)),
-                interval(one["test"].get(metric)) if one["test"] else "-",
+                _tested(one, metric),
                 seconds(one["train_seconds"]),
                 size(one["peak_memory_bytes"]),
                 count(one["trainable_parameters"]),
@@ -63,9 +62,15 @@ def candidate_table(document: Mapping[str, Any], metric: str) -> str:
             ]
         )
     for one in document["baselines"]:
-        cells = [f"  {one['name']}", interval(one["validation"].get(metric)), "-", seconds(one["train_seconds"])]
-        rows.append([*cells, "", "", "", "baseline"])
-    return columns(rows)
+        cells = [f"  {one['name']}", interval(one["validation"].get(metric)), _tested(one, metric)]
+        rows.append([*cells, seconds(one["train_seconds"]), "", "", "", "baseline"])
+    told = "train: seconds of optimizer steps, or of a baseline's fit; starting and reading come on top"
+    return f"{columns(rows)}\n{'':<16} {told}"
+
+
+def _tested(one: Mapping[str, Any], metric: str) -> str:
+    test = one.get("test")  # records of older runs have none for baselines
+    return interval(test.get(metric)) if test else "-"
 
 
 def columns(rows: Sequence[Sequence[str]]) -> str:
@@ -74,6 +79,28 @@ def columns(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )
+
+
+def spent(stage: Mapping[str, Any]) -> str:
+    """Returns the seconds of a stage, or that it was done before, and the seconds that it took then where known."""
+    if not stage["cached"]:
+        return f"{stage['seconds']:.1f}"
+    made = stage.get("made_seconds")
+    return "done before" if made is None else f"done before, in {made:.1f}"
+
+
+def data_rows(one: Mapping[str, Any]) -> list[tuple[str, str, int]]:
+    """Returns stage, what was counted, and the number, for one of a run's data in the order of the stages."""
+    corpus, dataset = one["corpus_metrics"], one["dataset_metrics"]
+    return [
+        ("ingest", "rows in the sources", corpus["rows_read"]),
+        ("ingest", "unreadable, put aside", corpus["quarantined"]),
+        ("ingest", "columns", corpus["columns"]),
+        ("preprocess", "rows taken over", dataset["rows_read"]),
+        *(("preprocess", _left_out(reason), number) for reason, number in dataset["dropped"].items()),
+        ("preprocess", "rows kept", dataset["rows"]),
+        *(("preprocess", f"of them {split}", dataset[f"rows_{split}"]) for split in ("train", "validation", "test")),
+    ]
 
 
 def interval(measured: Mapping[str, Any] | None) -> str:
@@ -87,11 +114,15 @@ def interval(measured: Mapping[str, Any] | None) -> str:
 
 def seconds(value: float) -> str:
     """Returns seconds, or minutes where there are many."""
+    if value < 0.5:
+        return "< 1 s"
     return f"{value:.0f} s" if value < 600 else f"{value / 60:.0f} min"
 
 
 def size(value: float) -> str:
-    """Returns bytes in MB or GB."""
+    """Returns bytes in kB, MB or GB."""
+    if value < 1e5:
+        return f"{value / 1e3:.1f} kB"
     return f"{value / 1e9:.1f} GB" if value >= 1e9 else f"{value / 1e6:.1f} MB"
 
 
@@ -126,12 +157,12 @@ def render_run(record: RunRecord) -> str:
     """Returns what one run did: its stages, and its result or the reason why it has none."""
     rows = [["stage", "name", "seconds", "artifact"]]
     for stage in record.data["stages"]:
-        spent = "done before" if stage["cached"] else f"{stage['seconds']:.1f}"
-        rows.append([stage["stage"], stage["name"], spent, (stage["ref"] or "")[: len(stage["ref"] or "") - 52]])
+        rows.append([stage["stage"], stage["name"], spent(stage), (stage["ref"] or "")[: len(stage["ref"] or "") - 52]])
     lines = [f"{record.id}  {record.data['name']}  {record.state()}  {_when(record.data['started_at'])}", columns(rows)]
     result = record.data.get("result")
     if result and result["candidates"]:
         lines.append(candidate_table(result, result["objective"]["metric"]))
+        lines += [result["against_baseline"]] if result.get("against_baseline") else []
         lines.append(objective_text(result["objective"], result["test_openings"]))
         lines.append(f"report  {result['report']}")
     lines += [f"error: {problem['message']}" for problem in record.data.get("errors", [])]
@@ -152,7 +183,7 @@ def render_comparison(records: Sequence[RunRecord]) -> str:
                     f"{mark} {one['name']}",
                     metric,
                     interval(one["validation"].get(metric)),
-                    interval(one["test"].get(metric)) if one["test"] else "-",
+                    _tested(one, metric),
                     seconds(one["train_seconds"]),
                     count(one["trainable_parameters"]),
                     one["model"][: len(one["model"]) - 52],
@@ -161,31 +192,33 @@ def render_comparison(records: Sequence[RunRecord]) -> str:
     return columns(rows)
 
 
-def render_manifest(manifest: Manifest) -> str:
-    """Returns an artifact's record for a reader."""
-    import json
-
-    lines = [str(manifest.ref())]
-    lines += [f"made of    {ref}" for ref in manifest.inputs]
-    lines += [f"plugin     {use.name} ({use.distribution} {use.version}, {use.sha256[:8]})" for use in manifest.plugins]
-    lines += [f"file       {entry.path}  {size(entry.size_bytes)}" for entry in manifest.files[:20]]
-    left = manifest.file_list.count if manifest.file_list else max(0, len(manifest.files) - 20)
-    if left:
-        lines.append(f"{'and' if manifest.files else 'files':<10} {left}{' more' if manifest.files else ''}")
-    lines.append(f"asked for  {json.dumps(manifest.what, ensure_ascii=False)}")
-    lines.append(f"measured   {json.dumps(manifest.metrics, ensure_ascii=False)[:2000]}")
-    lines.append(
-        f"made in    {manifest.provenance.get('seconds', 0):.1f} s by attempt {manifest.provenance['attempt']}"
-    )
-    return "\n".join(lines)
+def render_experiment(results: Mapping[str, Any]) -> str:
+    """Returns counts by arm, and of each metric the mean over units with how many units it has."""
+    arms = results["arms"]
+    metrics = sorted({name for one in arms.values() for name in one["metrics"]})
+    rows = [
+        ["", "variant", "units", "crossed", "requests", "answered", "not served", *(f"{m} per unit" for m in metrics)]
+    ]
+    for arm, one in arms.items():
+        counts = [str(one[key]) for key in ("units", "crossed", "requests", "answered", "not_served")]
+        means = [one["metrics"].get(name) for name in metrics]
+        told = [f"{mean['mean']:.3f} of {mean['units']}" if mean else "-" for mean in means]
+        rows.append([arm, one["variant"], *counts, *told])
+    note = "per unit: each unit counts once, by the mean of its own outcomes; a share of all answers can differ"
+    return f"{columns(rows)}\n{note}" if metrics else columns(rows)
 
 
-def _data_line(name: str, one: Mapping[str, Any]) -> str:
+def _data_lines(name: str, one: Mapping[str, Any]) -> list[str]:
     corpus, dataset = one["corpus_metrics"], one["dataset_metrics"]
-    told = [f"{number} {_DROPPED.get(reason, f'dropped by {reason}')}" for reason, number in dataset["dropped"].items()]
+    told = [f"{number} {_left_out(reason)}" for reason, number in dataset["dropped"].items()]
     if corpus["quarantined"]:
-        told.append(f"{corpus['quarantined']} unreadable{': ' + one['quarantine'] if one['quarantine'] else ''}")
-    return f"{name:<16} {corpus['rows_read']} rows, {dataset['rows']} kept" + (f" ({', '.join(told)})" if told else "")
+        told.append(f"{corpus['quarantined']} unreadable")
+    line = f"{name:<16} {corpus['rows_read']} rows, {dataset['rows']} kept" + (f" ({', '.join(told)})" if told else "")
+    return [line, f"{'unreadable':<16} {one['quarantine']}"] if one["quarantine"] else [line]
+
+
+def _left_out(reason: str) -> str:
+    return _DROPPED.get(reason, f"dropped by {reason}")
 
 
 _DROPPED = {"no target": "without a target", "no text": "without text"}

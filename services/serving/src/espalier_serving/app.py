@@ -18,9 +18,9 @@ from typing import Any, TextIO
 from espalier_sdk.errors import EXIT_INTERRUPTED, ClusterError, EspalierError
 from sqlalchemy.exc import SQLAlchemyError
 
+from espalier_serving.announcing import described, sentence
 from espalier_serving.database import DATABASE_VARIABLE, Database, absolute_url, open_database
 from espalier_serving.drafts import start_drafts
-from espalier_serving.endpoints import list_endpoints, variants_of
 from espalier_serving.keys import ROLES, create_key, has_valid_key, key_id_of, revoke_key, revoke_keys_of
 from espalier_serving.starting import (
     ACTOR,
@@ -34,7 +34,6 @@ from espalier_serving.starting import (
     stop,
     wait_until_ready,
 )
-from espalier_serving.tables import Endpoint, Variant
 
 ENDPOINT_FILE = "endpoint.json"
 _NOTHING_SERVED = (
@@ -133,7 +132,7 @@ class Program:
 
     def _announce(self, database: Database, seconds: float) -> None:
         key = self._make_key(database) if self._place.host in LOOPBACK else None
-        endpoints = self._endpoints(database)
+        endpoints = described(database)
         if self._arguments.json:
             event = {
                 "event": "ready",
@@ -146,7 +145,7 @@ class Program:
             print(json.dumps(event), flush=True, file=self._out)
             return
         for one in endpoints:
-            print(f"{one['name']}  champion {one['champion'] or '-'}  {', '.join(one['variants'])}", file=self._out)
+            print(sentence(one), file=self._out)
             if one["error"] is not None:
                 print(f"  {one['champion']} does not answer: {one['error']}", file=self._out)
         print(f"ready in {seconds:.1f} s on {self._place.url}", flush=True, file=self._out)
@@ -194,13 +193,6 @@ class Program:
         print(json.dumps(made) if self._arguments.json else made["key"], file=self._out)
         return 0
 
-    def _endpoints(self, database: Database) -> list[dict[str, Any]]:
-        with database.reading() as session:
-            return [
-                _described(row, [one for one in variants_of(session, row.name) if one.state != "retired"])
-                for row in list_endpoints(session)
-            ]
-
     def _tell(self, event: dict[str, Any], sentence: str) -> None:
         print(json.dumps(event) if self._arguments.json else sentence, flush=True, file=self._out)
 
@@ -222,17 +214,6 @@ def _revoke_left_keys(database: Database) -> None:
         return  # another program may serve the same database, with a key of its own
     with database.writing() as session:
         revoke_keys_of(session, ACTOR)
-
-
-def _described(row: Endpoint, variants: Sequence[Variant]) -> dict[str, Any]:
-    champion = next((one for one in variants if one.id == row.champion), None)
-    return {
-        "name": row.name,
-        "task": row.task,
-        "champion": champion.name if champion else None,
-        "variants": [one.name for one in variants],
-        "error": champion.error if champion and champion.state == "failed" else None,
-    }
 
 
 def _curl(url: str, key: str, endpoint: str) -> str:

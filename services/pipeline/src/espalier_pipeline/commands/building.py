@@ -149,8 +149,11 @@ def run(
 def _next(spec: Path, run_id: str, *, proposed: bool, home: Path | None, store: str | None) -> str:
     if proposed:
         return command_line("serve", spec, home=home, store=store)
-    # The run lies below the spec's folder, where `runs` looks only if it is told so.
-    return command_line("runs", run_id, home=home or spec.parent / ".espalier")
+    from espalier_pipeline.places import Places
+
+    if home is None and Places.of(spec).home != Places.of().home:
+        home = spec.parent / ".espalier"  # where `runs` looks only if it is told so
+    return command_line("runs", run_id, home=home)
 
 
 def submit(

@@ -100,6 +100,7 @@ def experiment_start(endpoint: Endpoint, home: Home = None, as_json: Json = Fals
 def experiment_status(endpoint: Endpoint, home: Home = None, as_json: Json = False) -> None:
     """Tell how the latest experiment of an endpoint stands."""
     from espalier_pipeline.client import Client
+    from espalier_pipeline.tables import render_experiment
 
     client = Client.find(home)
     experiment = client.experiment(endpoint)
@@ -108,7 +109,7 @@ def experiment_status(endpoint: Endpoint, home: Home = None, as_json: Json = Fal
         print_json({**experiment, "results": results})
         return
     _print_experiment(experiment, as_json=False)
-    print_json(results)
+    print(render_experiment(results))
 
 
 @experiments.command("stop")

@@ -110,7 +110,7 @@ def show(
     from espalier_runtime.store import Store
 
     from espalier_pipeline.places import Places
-    from espalier_pipeline.tables import render_manifest
+    from espalier_pipeline.showing import render_manifest
 
     opened = Store.open(Places.of(home=home, store=store).store)
     manifest = opened.manifest(opened.resolve(ref))

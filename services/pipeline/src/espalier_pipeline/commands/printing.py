@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
@@ -12,6 +13,7 @@ from typing import Annotated, Any
 import typer
 from espalier_sdk.errors import Problem
 
+DRIVEN_VARIABLE = "ESPALIER_DRIVEN"  # set by a program that calls commands and says itself what is next
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 Home = Annotated[Path | None, typer.Option("--home", help="Folder of runs, store and databases; default: .espalier.")]
 StoreUri = Annotated[str | None, typer.Option("--store", help="Folder or URI of the store; default: HOME/store.")]
@@ -27,8 +29,9 @@ def print_json(document: Any) -> None:
 
 
 def print_next(command: str) -> None:
-    """Prints the next command as the last line of standard error."""
-    print(f"next             {command}", file=sys.stderr)
+    """Prints the next command as the last line of standard error, unless a program drives this one."""
+    if not os.environ.get(DRIVEN_VARIABLE):
+        print(f"next             {command}", file=sys.stderr)
 
 
 def command_line(
