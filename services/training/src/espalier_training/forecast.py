@@ -25,7 +25,6 @@ from espalier_training.footprint import PROCESS_BYTES, Load, footprint
 from espalier_training.work import keeps_start
 
 _STATE = "state.json"
-_CHOOSING = ("sequence-classification", "token-classification")  # heads whose outputs the data tell
 
 
 def main() -> int:
@@ -77,7 +76,7 @@ def sizes(
     return {
         "parameters": sum(one.count for one in parameters),
         "trainable_parameters": sum(one.count for one in parameters if strategy.trainable(one)),
-        "exact": bool(dataset) or head.kind not in _CHOOSING,
+        "exact": bool(dataset) or "classification" not in head.kind,
         "memory_bytes": _memory(candidate, blueprint, strategy, peft, reference=keeps_start(learner, peft)),
     }
 
