@@ -110,10 +110,14 @@ def test_a_model_without_scores_cannot_abstain(
     assert "have no score to abstain by" in capsys.readouterr().err
 
 
-def test_a_file_without_the_column_that_the_model_reads_is_told_before_the_model_is_opened(
+def test_a_file_that_the_model_cannot_read_is_told_before_the_model_is_opened(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     monkeypatch.setattr(opening, "open_model", lambda *arguments: pytest.fail("the model was opened"))
+    file = asked(tmp_path, {"message": "hello"})
+    file.write_text(file.read_text() + "{broken\n")
+    assert command(["predict", model, str(file), "--home", str(tmp_path)]) == 4
+    assert f"{file}:2: row cannot be read" in capsys.readouterr().err
     file = asked(tmp_path, {"message": "hello", "day": 3})
     assert command(["predict", model, str(file), "--home", str(tmp_path)]) == 4
     told = capsys.readouterr().err

@@ -37,7 +37,9 @@ def predict(
     ref = opened_store.resolve(model)
     plugins = Plugins()
     source = plugins.load("espalier.sources", Choice(name="files", config={"paths": [str(Path(file).resolve())]}))
-    _require_columns(_first_names(source), read_card(opened_store.open_artifact(ref).folder), plugins, Path(file))
+    _require_columns(
+        _first_names(source, Path(file)), read_card(opened_store.open_artifact(ref).folder), plugins, Path(file)
+    )
     opened = open_model(opened_store, ref, plugins)  # takes seconds: what is wrong with the file is told before
     for part in source.parts():
         for batch in source.read(part):
@@ -56,10 +58,15 @@ def predict(
                     yield {**row, **answer}
 
 
-def _first_names(source: Any) -> list[str]:
-    batches = (batch for part in source.parts() for batch in source.read(part))
-    first = next(batches, None)
-    return [name for name in first.schema.names if not name.startswith(RESERVED_PREFIX)] if first is not None else []
+def _first_names(source: Any, file: Path) -> list[str]:
+    """Returns the columns of the first rows, which can all be read."""
+    import pyarrow as pa
+
+    first = next((batch for part in source.parts() for batch in source.read(part)), None)
+    if first is None:
+        return []
+    _require_readable(pa.Table.from_batches([first]), file)
+    return [name for name in first.schema.names if not name.startswith(RESERVED_PREFIX)]
 
 
 def _require_columns(names: Sequence[str], card: Mapping[str, Any], plugins: Plugins, file: Path) -> None:
