@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -15,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from espalier_runtime import store as store_module
-from espalier_runtime.store import Attempt, Store, disk_error
+from espalier_runtime.store import Attempt, Store
 from espalier_sdk import ArtifactRef, DataError, Manifest
 
 REQUEST = "ab" * 32
@@ -78,16 +75,16 @@ def folder_store(tmp_path: Path) -> Store:
     return Store.open(str(tmp_path / "store"))
 
 
-def _write(attempt: Attempt, files: dict[str, bytes] = FILES) -> None:
+def write(attempt: Attempt, files: dict[str, bytes] = FILES) -> None:
     for name, data in files.items():
         path = attempt.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
 
 
-def _publish(store: Store, request: str = REQUEST, files: dict[str, bytes] = FILES, **fields: Any) -> Manifest:
+def publish(store: Store, request: str = REQUEST, files: dict[str, bytes] = FILES, **fields: Any) -> Manifest:
     attempt = store.begin(request)
-    _write(attempt, files)
+    write(attempt, files)
     (attempt.beside / "report.html").write_text("at noon")
     return attempt.publish(**{"kind": "dataset", "name": "tickets"} | fields)
 
@@ -112,7 +109,7 @@ def _flip(data: bytearray) -> None:
 
 def test_what_was_published_is_found_by_its_request_and_read_back(store: Store) -> None:
     assert store.find_request(REQUEST) is None
-    manifest = _publish(store, metrics={"rows": 3})
+    manifest = publish(store, metrics={"rows": 3})
     assert store.find_request(REQUEST) == manifest.ref()
     opened = store.open_artifact(manifest.ref())
     assert {entry.path: (opened.folder / entry.path).read_bytes() for entry in opened.manifest.files} == FILES
@@ -122,7 +119,7 @@ def test_what_was_published_is_found_by_its_request_and_read_back(store: Store) 
 
 
 def test_files_beside_the_manifest_do_not_enter_the_digest(folder_store: Store) -> None:
-    manifest = _publish(folder_store)
+    manifest = publish(folder_store)
     assert [entry.path for entry in manifest.files] == sorted(FILES)
     info = folder_store._info(f"attempts/{_attempt(manifest)}/beside/report.html")
     assert info.is_file
@@ -130,14 +127,14 @@ def test_files_beside_the_manifest_do_not_enter_the_digest(folder_store: Store) 
 
 def test_nothing_is_found_before_publish(folder_store: Store) -> None:
     attempt = folder_store.begin(REQUEST)
-    _write(attempt)
+    write(attempt)
     assert folder_store.find_request(REQUEST) is None
     assert list(folder_store.refs()) == []
     attempt.close()
 
 
 def test_a_reference_may_be_shortened_to_eight_digits(folder_store: Store) -> None:
-    ref = _publish(folder_store).ref()
+    ref = publish(folder_store).ref()
     assert folder_store.resolve(f"dataset/tickets@{ref.digest[:8]}") == ref
     assert folder_store.resolve(str(ref)) == ref
 
@@ -151,14 +148,14 @@ def test_a_text_that_is_no_reference_is_refused(folder_store: Store, text: str) 
 
 
 def test_a_reference_to_nothing_is_refused_with_what_is_there(folder_store: Store) -> None:
-    ref = _publish(folder_store).ref()
+    ref = publish(folder_store).ref()
     with pytest.raises(DataError, match="names no artifact of this store") as error:
         folder_store.resolve("dataset/tickets@00000000")
     assert ref.short() in (error.value.problems[0].accepted or "")
 
 
 def test_a_kind_of_which_there_is_none_yet_is_told_beside_runs(folder_store: Store) -> None:
-    _publish(folder_store)
+    publish(folder_store)
     with pytest.raises(DataError) as raised:
         folder_store.resolve("model/lora@00000000")
     (problem,) = raised.value.problems
@@ -167,31 +164,31 @@ def test_a_kind_of_which_there_is_none_yet_is_told_beside_runs(folder_store: Sto
 
 
 def test_the_last_complete_writer_of_a_request_wins_and_both_stay_valid(store: Store) -> None:
-    first = _publish(store, what={"by": "first"})
-    second = _publish(store, what={"by": "second"})
+    first = publish(store, what={"by": "first"})
+    second = publish(store, what={"by": "second"})
     assert store.find_request(REQUEST) == second.ref() != first.ref()
     assert store.verify(first.ref()) is None
     assert store.verify(second.ref()) is None
 
 
 def test_equal_content_keeps_the_first_writers_manifest(folder_store: Store) -> None:
-    first = _publish(folder_store)
-    second = _publish(folder_store, request="cd" * 32)
+    first = publish(folder_store)
+    second = publish(folder_store, request="cd" * 32)
     assert second == first
     assert folder_store.find_request("cd" * 32) == first.ref()
 
 
 def test_equal_content_replaces_a_manifest_whose_files_are_damaged(store: Store) -> None:
-    first = _publish(store)
+    first = publish(store)
     _change(store, f"attempts/{_attempt(first)}/files/part-00000.parquet", _flip)
-    second = _publish(store)
+    second = publish(store)
     assert second.ref() == first.ref()
     assert _attempt(second) != _attempt(first)
     assert store.verify(second.ref()) is None
 
 
 def test_a_flipped_byte_is_found_and_the_file_named(store: Store) -> None:
-    manifest = _publish(store)
+    manifest = publish(store)
     _change(store, f"attempts/{_attempt(manifest)}/files/deep/part-00001.parquet", _flip)
     assert store.verify(manifest.ref()) == "deep/part-00001.parquet differs from the manifest's SHA-256"
     with pytest.raises(DataError, match=r"deep/part-00001\.parquet differs from the manifest's SHA-256") as error:
@@ -201,7 +198,7 @@ def test_a_flipped_byte_is_found_and_the_file_named(store: Store) -> None:
 
 
 def test_one_file_is_opened_without_the_others(store: Store) -> None:
-    manifest = _publish(store)
+    manifest = publish(store)
     _change(store, f"attempts/{_attempt(manifest)}/files/deep/part-00001.parquet", _flip)
     name = next(name for name in FILES if "/" not in name)
     opened = store.open_artifact(manifest.ref(), only=name)
@@ -211,14 +208,14 @@ def test_one_file_is_opened_without_the_others(store: Store) -> None:
 
 
 def test_verify_looks_at_the_store_not_at_a_local_copy(store: Store) -> None:
-    manifest = _publish(store)
+    manifest = publish(store)
     store.open_artifact(manifest.ref())
     _change(store, f"attempts/{_attempt(manifest)}/files/deep/part-00001.parquet", _flip)
     assert "deep/part-00001.parquet" in str(store.verify(manifest.ref()))
 
 
 def test_a_cut_file_and_a_missing_file_are_told_apart(store: Store) -> None:
-    manifest = _publish(store)
+    manifest = publish(store)
     place = f"attempts/{_attempt(manifest)}/files/part-00000.parquet"
     _change(store, place, lambda data: data[:10])
     assert store.verify(manifest.ref()) == "part-00000.parquet has 10 bytes, the manifest says 3000"
@@ -228,7 +225,7 @@ def test_a_cut_file_and_a_missing_file_are_told_apart(store: Store) -> None:
 
 @pytest.mark.parametrize("change", [_flip, lambda data: data[:40], lambda data: b"{}", lambda data: b""])
 def test_a_damaged_manifest_is_never_accepted(folder_store: Store, change: Any) -> None:
-    ref = _publish(folder_store).ref()
+    ref = publish(folder_store).ref()
     _change(folder_store, f"artifacts/dataset/tickets/{ref.digest}.json", change)
     with pytest.raises(DataError, match=r"the manifest of dataset/tickets@.* is damaged"):
         folder_store.manifest(ref)
@@ -243,13 +240,13 @@ def test_an_absent_manifest_is_told_with_the_way_out(folder_store: Store) -> Non
 
 
 def test_a_half_written_pointer_is_no_answer(folder_store: Store) -> None:
-    _publish(folder_store)
+    publish(folder_store)
     _change(folder_store, f"requests/{REQUEST}.json", lambda data: data[:20])
     assert folder_store.find_request(REQUEST) is None
 
 
 def test_a_removed_artifact_is_gone_whole_and_its_request_is_open_again(store: Store) -> None:
-    manifest = _publish(store)
+    manifest = publish(store)
     store.remove(manifest.ref())
     assert store.find_request(REQUEST) is None
     assert list(store.refs()) == []
@@ -257,17 +254,17 @@ def test_a_removed_artifact_is_gone_whole_and_its_request_is_open_again(store: S
 
 
 def test_a_damaged_artifact_can_be_removed_and_made_again(store: Store) -> None:
-    manifest = _publish(store)
+    manifest = publish(store)
     _change(store, f"artifacts/dataset/tickets/{manifest.ref().digest}.json", lambda data: data[:40])
     store.remove(manifest.ref())
-    assert store.verify(_publish(store).ref()) is None
+    assert store.verify(publish(store).ref()) is None
 
 
 def test_gc_finds_attempts_without_a_fresh_heartbeat_and_keeps_what_a_manifest_names(store: Store) -> None:
-    manifest = _publish(store)
+    manifest = publish(store)
     dead, alive = store.begin(REQUEST), store.begin(REQUEST)
-    _write(dead)
-    _write(alive)
+    write(dead)
+    write(alive)
     assert set(store.abandoned(older_than_seconds=3600)) == set()
     time.sleep(3.1)  # S3 tells whole seconds
     alive._beat()
@@ -281,7 +278,7 @@ def test_gc_finds_attempts_without_a_fresh_heartbeat_and_keeps_what_a_manifest_n
 
 
 def test_gc_keeps_the_files_of_a_manifest_that_is_damaged(store: Store) -> None:
-    manifest = _publish(store)
+    manifest = publish(store)
     _change(
         store, f"artifacts/dataset/tickets/{manifest.ref().digest}.json", lambda d: d.replace(b"tickets", b"tockets")
     )
@@ -290,7 +287,7 @@ def test_gc_keeps_the_files_of_a_manifest_that_is_damaged(store: Store) -> None:
 
 
 def test_a_strangers_file_among_the_manifests_is_passed_over(folder_store: Store) -> None:
-    ref = _publish(folder_store).ref()
+    ref = publish(folder_store).ref()
     folder_store._write("artifacts/dataset/tickets/NOTES.json", "{}")
     folder_store._write("artifacts/dataset/notes.json", "{}")
     assert list(folder_store.refs()) == [ref]
@@ -314,7 +311,7 @@ def test_what_lies_beside_a_failed_attempt_can_be_read_where_its_address_says(st
 
 
 def test_what_an_attempt_at_work_reads_is_leased(store: Store) -> None:
-    used, other = _publish(store, "aa" * 32).ref(), _publish(store, "bb" * 32, {"other": b"1"}).ref()
+    used, other = publish(store, "aa" * 32).ref(), publish(store, "bb" * 32, {"other": b"1"}).ref()
     attempt = store.begin(REQUEST, reads=[used])
     assert store.leased(within_seconds=60) == {used}
     attempt.read(other)
@@ -325,7 +322,7 @@ def test_what_an_attempt_at_work_reads_is_leased(store: Store) -> None:
 
 def test_many_files_stand_in_a_list_of_their_own(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("espalier_runtime.attempt.MANY_FILES", 2)
-    manifest = _publish(store)
+    manifest = publish(store)
     assert manifest.files == ()
     assert manifest.file_list is not None
     assert (manifest.file_list.count, manifest.size_bytes) == (3, 3003)
@@ -338,7 +335,7 @@ def test_many_files_stand_in_a_list_of_their_own(store: Store, monkeypatch: pyte
 @pytest.mark.parametrize("change", [lambda data: b"PAR1", lambda data: data[:20]], ids=["another file", "cut"])
 def test_a_damaged_list_of_files_is_found(store: Store, monkeypatch: pytest.MonkeyPatch, change: Any) -> None:
     monkeypatch.setattr("espalier_runtime.attempt.MANY_FILES", 2)
-    manifest = _publish(store)
+    manifest = publish(store)
     _change(store, f"attempts/{_attempt(manifest)}/files.parquet", change)
     assert "list of its files" in str(store.verify(manifest.ref()))
     with pytest.raises(DataError, match=r"list of files .* damaged"):
@@ -354,31 +351,9 @@ def test_looking_at_a_store_does_not_make_it(tmp_path: Path) -> None:
 
 def test_a_remote_writer_leaves_nothing_in_the_temporary_folder(store: Store) -> None:
     attempt = store.begin(REQUEST)
-    _write(attempt)
+    write(attempt)
     attempt.publish(kind="dataset", name="tickets")
     assert attempt.folder.exists() == store.local
-
-
-# Places that cannot be used
-
-
-def test_a_file_where_the_store_should_be_is_one_clear_error(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    for place in (tmp_path / "file", tmp_path / "file" / "store"):
-        with pytest.raises(DataError) as error:
-            Store.open(str(place))
-        problem = error.value.problems[0]
-        assert (error.value.exit_code, problem.code) == (4, "store")
-        assert str(tmp_path / "file") in str(problem.file)
-        assert problem.remedy
-
-
-def test_a_folder_that_became_a_file_is_one_clear_error(tmp_path: Path) -> None:
-    store = Store.open(str(tmp_path / "store"))
-    (tmp_path / "store" / "attempts").touch()
-    with pytest.raises(DataError) as error:
-        store.begin(REQUEST)
-    assert error.value.problems[0].remedy
 
 
 def test_a_bucket_that_is_not_there_is_one_clear_error(
@@ -388,110 +363,6 @@ def test_a_bucket_that_is_not_there_is_one_clear_error(
         monkeypatch.setenv(name, value)
     with pytest.raises(DataError, match="there is no bucket no-such-bucket"):
         Store.open("s3://no-such-bucket/store")
-
-
-@pytest.mark.parametrize("uri", ["nowhere://bucket/x", "s3://"])
-def test_an_address_that_is_none_is_one_clear_error(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
-    with pytest.raises(DataError, match="store cannot be opened"):
-        Store.open(uri)
-
-
-def _mount(folder: Path, options: str) -> None:
-    folder.mkdir()
-    if shutil.which("mount") is None:
-        pytest.skip("there is no mount here: a full and a read-only disk are tried with a fake only")
-    run = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True, check=False
-    )
-    if run.returncode:
-        pytest.skip("tmpfs cannot be mounted here: a full and a read-only disk are tried with a fake only")
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "disk"
-    _mount(folder, "size=64k")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-def test_a_full_disk_is_told_as_such_and_what_was_there_stays_whole(small_disk: Path) -> None:
-    store = Store.open(str(small_disk))
-    manifest = _publish(store, files={"a": b"x" * 100})
-    attempt = store.begin("cd" * 32)
-    with pytest.raises(OSError, match="No space left"):
-        (attempt.folder / "large").write_bytes(b"x" * 100_000)
-    with pytest.raises(DataError, match="the disk is full") as error:
-        attempt.publish(kind="dataset", name="tickets", what={"large": True})
-    attempt.fail("{}")
-    attempt.close()
-    assert error.value.problems[0].code == "disk_full"
-    assert store.find_request("cd" * 32) is None
-    assert store.verify(manifest.ref()) is None
-
-
-def test_a_store_on_a_read_only_disk_is_one_clear_error(small_disk: Path) -> None:
-    store = Store.open(str(small_disk / "store"))
-    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    with pytest.raises(DataError, match="cannot be written or read: Read-only file system") as error:
-        store.begin(REQUEST)
-    assert error.value.problems[0].code == "store_not_writable"
-
-
-@pytest.mark.parametrize(
-    ("error", "code"),
-    [
-        (OSError(errno.ENOSPC, "No space left on device"), "disk_full"),
-        (OSError("Error writing: [errno 28] No space left on device"), "disk_full"),
-        (OSError(errno.EDQUOT, "Disk quota exceeded"), "disk_full"),
-        (PermissionError(errno.EACCES, "Permission denied"), "store_not_writable"),
-        (OSError("AWS Error ACCESS_DENIED during PutObject operation"), "store_not_writable"),
-        (FileNotFoundError(errno.ENOENT, "No such file or directory", "a/b"), "store"),
-    ],
-)
-def test_each_answer_of_a_disk_has_its_code_and_a_remedy(error: OSError, code: str) -> None:
-    problem = disk_error(error, "/store").problems[0]
-    assert (problem.code, problem.file) == (code, "a/b" if error.filename else "/store")
-    assert problem.remedy
-
-
-def test_a_disk_that_fills_while_a_manifest_is_written_publishes_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = Store.open(str(tmp_path / "store"))
-    attempt = store.begin(REQUEST)
-    _write(attempt)
-
-    def full(descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(store_module.os, "fsync", full)
-    with pytest.raises(DataError, match="the disk is full"):
-        attempt.publish(kind="dataset", name="tickets")
-    attempt.close()
-    assert list(store.refs()) == []
-    assert store.find_request(REQUEST) is None
-
-
-def test_an_unreachable_object_store_is_not_taken_for_an_absent_artifact(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = Store.open(str(tmp_path / "store"))
-    ref = _publish(store).ref()
-
-    class Down:
-        def get_file_info(self, path: object) -> None:
-            raise OSError("connection refused")
-
-    monkeypatch.setattr(store, "_fs", Down())
-    for ask in (
-        lambda: store.verify(ref),
-        lambda: list(store.abandoned(older_than_seconds=0)),
-        lambda: store.find_request(REQUEST),
-    ):
-        with pytest.raises(DataError, match="connection refused"):
-            ask()
 
 
 def test_the_heartbeat_names_its_process(folder_store: Store) -> None:

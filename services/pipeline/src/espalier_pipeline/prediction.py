@@ -31,15 +31,15 @@ def predict(
     out or written over silently. Raises SpecError where the model's answers have no score to abstain by.
     """
     import pyarrow as pa
-    from espalier_runtime.opening import open_model, read_card
+    from espalier_runtime.card import CARD, read_card
+    from espalier_runtime.opening import open_model
 
     opened_store = Store.open(Places.of(home=home, store=store).store)
     ref = opened_store.resolve(model)
     plugins = Plugins()
     source = plugins.load("espalier.sources", Choice(name="files", config={"paths": [str(Path(file).resolve())]}))
-    _require_columns(
-        _first_names(source, Path(file)), read_card(opened_store.open_artifact(ref).folder), plugins, Path(file)
-    )
+    card = read_card(opened_store.open_artifact(ref, only=CARD).folder)
+    _require_columns(_first_names(source, Path(file)), card, plugins, Path(file))
     opened = open_model(opened_store, ref, plugins)  # takes seconds: what is wrong with the file is told before
     for part in source.parts():
         for batch in source.read(part):
