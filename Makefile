@@ -17,7 +17,7 @@ export RAY_USAGE_STATS_ENABLED ?= 0
 export RAY_ENABLE_UV_RUN_RUNTIME_ENV ?= 0
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
-.PHONY: help setup setup-deepspeed setup-four-bits run test test-unit test-training test-charts test-integration test-full e2e \
+.PHONY: help setup setup-deepspeed setup-four-bits run test test-unit test-models test-charts test-integration test-full e2e \
   lint generate bench clean lock
 
 help: ## List the verbs
@@ -44,20 +44,22 @@ setup-four-bits: setup ## bitsandbytes in .venv, for a base in four bits (quanti
 run: setup ## Build, compare and serve the demo: examples/support-triage
 	@$(BIN)/python examples/support-triage/demo.py
 
-test: test-unit test-training test-charts test-integration ## All tests
+test: test-unit test-models test-charts test-integration ## All tests
 
 UNITS = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+WITHOUT_MODELS = --ignore-glob '*/tests/models'
 
-test-unit: setup ## The unit layer alone: seconds, no Ray
-	$(UNITS) -m 'not trains and not heavy' services plugins tests/architecture
+test-unit: setup ## The unit layer alone: seconds, without Ray, PyTorch or a server
+	$(UNITS) $(WITHOUT_MODELS) -m 'not servers and not heavy' services plugins tests/architecture
 
-test-training: setup ## The tests that train small models, without Ray
-	$(UNITS) -m 'trains and not heavy' services/training plugins
+test-models: setup ## The tests that open or train small models, without Ray
+	$(UNITS) services/*/tests/models plugins/*/tests/models
 
 test-charts: setup ## The chart, rendered by helm: `HELM`, else helm on PATH, else skipped
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests/charts -rs
 
 test-integration: setup ## The tests that need Ray, a server or a browser; two at a time, each with a Ray of its own
+	$(UNITS) $(WITHOUT_MODELS) -m servers services
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests/integration
 
 test-full: setup-four-bits test setup-deepspeed ## All tests; bitsandbytes and DeepSpeed, which some need, stay in .venv

@@ -42,7 +42,7 @@ def test_folder_distribution_and_import_name_differ_only_by_the_prefix(folder: P
 @pytest.mark.parametrize("folder", MEMBERS, ids=lambda folder: folder.name)
 def test_every_distribution_has_a_readme_and_tests(folder: Path) -> None:
     assert len((folder / "README.md").read_text(encoding="utf-8").splitlines()) >= 3
-    assert list((folder / "tests").glob("test_*.py"))
+    assert list((folder / "tests").rglob("test_*.py"))
 
 
 @pytest.mark.parametrize("folder", PLUGINS, ids=lambda folder: folder.name)

@@ -129,23 +129,6 @@ def test_new_copies_an_example_that_check_accepts(tmp_path: Path, capsys) -> Non
     assert run(["new", str(tmp_path / "mine")]) == 2
 
 
-def test_plan_tells_what_was_never_made(spec: Path, capsys) -> None:
-    assert run(["plan", str(spec), "--json"]) == 0
-    stages = json.loads(capsys.readouterr().out)["stages"]
-    assert [stage["stage"] for stage in stages] == [
-        "ingest",
-        "preprocess",
-        "base",
-        "train",
-        "evaluate",
-        "evaluate",
-        "evaluate",
-    ]
-    assert stages[0]["why"] == "never made"
-    train = next(stage for stage in stages if stage["stage"] == "train")
-    assert train["trainable_parameters"] > 20e6  # all of MiniLM
-
-
 def test_doctor_finds_this_machine_whole(tmp_path: Path, capsys) -> None:
     run(["doctor", "--home", str(tmp_path), "--json"])
     findings = {one["name"]: one for one in json.loads(capsys.readouterr().out)}

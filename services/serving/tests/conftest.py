@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,8 @@ from sqlalchemy import create_engine
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "url" in metafunc.fixturenames and metafunc.definition.get_closest_marker("databases"):
-        metafunc.parametrize("url", ["sqlite", "postgres"], indirect=True)
+        on_postgres = pytest.param("postgres", marks=pytest.mark.servers)
+        metafunc.parametrize("url", ["sqlite", on_postgres], indirect=True)
 
 
 @pytest.fixture(scope="session")
@@ -29,10 +31,20 @@ def postgres_server() -> Iterator[str]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file that has the schema, so that a fresh database is a copy."""
+    path = tmp_path_factory.mktemp("sqlite") / "schema_made.db"
+    open_database(str(path)).close()
+    return path
+
+
 @pytest.fixture
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     if getattr(request, "param", "sqlite") == "sqlite":
-        yield f"sqlite:///{tmp_path / 'endpoint.db'}"
+        path = tmp_path / "endpoint.db"
+        shutil.copyfile(request.getfixturevalue("sqlite_template"), path)
+        yield f"sqlite:///{path}"
         return
     server = request.getfixturevalue("postgres_server")
     admin = create_engine(f"{server}/postgres", isolation_level="AUTOCOMMIT")

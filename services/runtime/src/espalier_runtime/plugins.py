@@ -54,9 +54,11 @@ class Plugins:
     def _index(self) -> dict[str, dict[str, list[Found]]]:
         index: dict[str, dict[str, list[Found]]] = {group: {} for group in GROUPS}
         for dist in distributions():
-            for point in _points(dist):
-                if point.group in index:
-                    found = _found(dist, point)
+            points = [point for point in _points(dist) if point.group in index]
+            if points:
+                label = _label(dist)
+                for point in points:
+                    found = _found(label, point)
                     same = index[point.group].setdefault(point.name, [])
                     # A doubled sys.path shows one distribution twice: that is no second claim.
                     if all(_spelled(other.distribution) != _spelled(found.distribution) for other in same):
@@ -215,11 +217,10 @@ def _points(dist: Distribution) -> Sequence[EntryPoint]:
         return ()
 
 
-def _found(dist: Distribution, point: EntryPoint) -> Found:
+def _found(label: tuple[str, str], point: EntryPoint) -> Found:
     # A value that is no `module:attribute` breaks loading this plugin, not finding the others.
     module, _, attribute = (part.strip() for part in point.value.partition(":"))
-    name, version = _label(dist)
-    return Found(point.group, point.name, name, version, module, attribute, point)
+    return Found(point.group, point.name, *label, module, attribute, point)
 
 
 def _label(dist: Distribution) -> tuple[str, str]:
