@@ -96,7 +96,7 @@ class FakeServices:
     def _publish(self, store: Store, request: StageRequest) -> Manifest:
         attempt = store.begin(request.digest(), reads=request.inputs.values())
         (attempt.folder / "made.txt").write_text(f"{request.stage} {request.name}", encoding="utf-8")
-        if request.kind == "corpus" and self.unreadable:
+        if request.kind == "corpus":
             (attempt.beside / "quarantine.jsonl").write_text("{}\n" * self.unreadable, encoding="utf-8")
         if request.kind == "study":
             (attempt.folder / "trials.json").write_text(json.dumps(self._trials(store, request)), encoding="utf-8")

@@ -115,6 +115,12 @@ def test_the_table_says_where_the_unreadable_rows_lie_and_what_its_seconds_are(s
     assert result.stages[-1]["stage"] == "propose"
 
 
+def test_where_every_row_could_be_read_no_file_of_unreadable_ones_is_named(spec: Path, services) -> None:
+    result = run(spec, view=QuietView())
+    assert result.data[0]["quarantine"] is None
+    assert "unreadable" not in render(result)
+
+
 def test_what_is_left_of_a_base_is_told_for_every_candidate_that_has_one(spec: Path, services) -> None:
     third = "  more: {strategy: full-finetune, base: {from: tiny}, competes: false}\nserve:"
     spec.write_text(spec.read_text().replace("serve:", third))

@@ -204,14 +204,15 @@ class _Pipeline:
 
     def _describe_data(self, data: str, corpus: ArtifactRef, dataset: ArtifactRef) -> None:
         """Adds what happened to the rows, as both manifests tell it, and where the unreadable ones lie."""
-        beside = self.stages.store.beside(corpus)
+        metrics = self.stages.metrics(corpus)
+        beside = self.stages.store.beside(corpus) if metrics["quarantined"] else None
         quarantine = beside / "quarantine.jsonl" if beside else None
         self._result.data.append(
             {
                 "name": data,
                 "corpus": str(corpus),
                 "dataset": str(dataset),
-                "corpus_metrics": self.stages.metrics(corpus),
+                "corpus_metrics": metrics,
                 "dataset_metrics": self.stages.metrics(dataset),
                 "quarantine": str(quarantine) if quarantine and quarantine.is_file() else None,
             }
