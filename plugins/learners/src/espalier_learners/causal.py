@@ -9,6 +9,7 @@ from espalier_sdk import Budget, Columns, DataError, HeadKind, Parts, PluginConf
 from espalier_sdk.columns import LABELS
 
 from espalier_learners.packing import PadPacks, pack
+from espalier_learners.sparing import sparing
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -45,11 +46,10 @@ class Causal:
         return pack(encoded, max_tokens=budget.max_tokens)
 
     def trainer(self) -> type[Trainer]:
-        """Returns transformers' Trainer."""
+        """Returns transformers' Trainer, sparing with logits."""
         from transformers import Trainer
 
-        found: type[Trainer] = Trainer
-        return found
+        return sparing(Trainer)
 
     def arguments(self, common: Mapping[str, Any]) -> TrainingArguments:
         """Returns the common arguments as they are."""

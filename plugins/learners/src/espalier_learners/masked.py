@@ -11,6 +11,7 @@ from pydantic import Field
 
 from espalier_learners.masking import WORD, MaskTokens, masking_trainer
 from espalier_learners.padding import IGNORED_LABEL
+from espalier_learners.sparing import sparing
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -68,8 +69,8 @@ class Masked:
         return found.filter(pa.array([not special.issuperset(one) for one in ids], pa.bool_()))
 
     def trainer(self) -> type[Trainer]:
-        """Returns transformers' Trainer, which tells the collator its epoch."""
-        return masking_trainer()
+        """Returns transformers' Trainer, sparing with logits, which tells the collator its epoch."""
+        return sparing(masking_trainer())
 
     def arguments(self, common: Mapping[str, Any]) -> TrainingArguments:
         """Returns the common arguments as they are."""

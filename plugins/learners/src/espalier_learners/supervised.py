@@ -9,6 +9,7 @@ from espalier_sdk import Budget, Columns, HeadKind, Parts, PluginConfig, SpecErr
 from pydantic import Field
 
 from espalier_learners.padding import PadToLongest
+from espalier_learners.sparing import sparing
 from espalier_learners.weighting import FIELD, balanced
 
 if TYPE_CHECKING:
@@ -54,11 +55,10 @@ class Supervised:
         return task.encode(rows, state=state, tokenizer=tokenizer, budget=budget)
 
     def trainer(self) -> type[Trainer]:
-        """Returns transformers' Trainer, or one that weighs labels."""
+        """Returns transformers' Trainer, sparing with logits, or one that weighs labels."""
         from transformers import Trainer
 
-        found: type[Trainer] = Trainer
-        return balanced(found) if self._config.class_weights else found
+        return balanced(Trainer) if self._config.class_weights else sparing(Trainer)
 
     def arguments(self, common: Mapping[str, Any]) -> TrainingArguments:
         """Returns the common arguments as they are."""

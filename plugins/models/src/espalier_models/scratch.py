@@ -11,6 +11,7 @@ from espalier_sdk.heads import build_model, with_head
 from pydantic import Field, model_validator
 
 from espalier_models.families import DECODERS, ROTARY, Family, heads_of
+from espalier_models.tokenizers import Algorithm
 
 if TYPE_CHECKING:
     import torch
@@ -43,7 +44,7 @@ class FromScratchConfig(PluginConfig):
     )
     max_positions: int = Field(default=512, ge=8, description="Longest input in tokens; at least training.max_tokens.")
     tied_embeddings: bool = Field(default=True, description="A language model's output shares the input's embeddings.")
-    tokenizer: Literal["wordpiece", "bpe"] | None = Field(
+    tokenizer: Algorithm | None = Field(
         default=None, description="Algorithm; default: wordpiece for encoders; decoders take bpe over bytes alone."
     )
     vocabulary_size: int = Field(
@@ -73,8 +74,8 @@ class FromScratchConfig(PluginConfig):
 
     @model_validator(mode="after")
     def _vocabulary(self) -> Self:
-        if self.family in DECODERS and self.tokenizer == "wordpiece":
-            raise ValueError(f"tokenizer wordpiece cannot write every text back: {self.family} takes bpe")
+        if self.family in DECODERS and self.tokenizer not in (None, "bpe"):
+            raise ValueError(f"tokenizer {self.tokenizer} cannot write every text back: {self.family} takes bpe")
         if self.family in DECODERS and self.vocabulary_size < _BYTE_LEVEL_LEAST:
             raise ValueError(
                 f"vocabulary_size {self.vocabulary_size}: a decoder needs at least {_BYTE_LEVEL_LEAST}, "

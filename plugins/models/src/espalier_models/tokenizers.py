@@ -3,11 +3,12 @@
 The trainers of `tokenizers` number what they meet in the order of a hash map that is seeded anew in each process.
 For BPE that does not show, because its alphabet is sorted first. For WordPiece it does: the continuing characters
 (`##a`) get their numbers as words come, and the numbers break ties between merges. So these are numbered here,
-before training. Unigram sums floats in that order and cannot be repeated; it is not offered.
+before training. Unigram would sum floats in that order: its pieces are learned by SentencePiece in one thread.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import tempfile
 from collections import Counter
@@ -19,6 +20,7 @@ from espalier_sdk import DataError
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+Algorithm = Literal["wordpiece", "bpe", "unigram"]
 ENCODER_NAMES = {
     "pad_token": "[PAD]",
     "unk_token": "[UNK]",
@@ -31,11 +33,12 @@ ROLES = ("<|system|>", "<|user|>", "<|assistant|>")  # the turns of a chat, one 
 SPECIAL = tuple(ENCODER_NAMES.values())
 _UNKNOWN = "[UNK]"
 _ALPHABET_LIMIT = 1000  # as BERT's own trainer: rarer characters become [UNK]
+_COVERED = 0.98  # of all characters, whatever the alphabet: the least that SentencePiece takes
+_BEGIN = "\u2581"  # SentencePiece's mark of where a word begins
+_LONGEST = 1 << 24  # bytes; SentencePiece leaves out what is longer
 
 
-def train_tokenizer(
-    texts: Iterable[str], *, algorithm: Literal["wordpiece", "bpe"], size: int, lowercase: bool
-) -> Tokenizer:
+def train_tokenizer(texts: Iterable[str], *, algorithm: Algorithm, size: int, lowercase: bool) -> Tokenizer:
     """Returns a tokenizer of at most `size` tokens that puts [CLS] and [SEP] around a text (Devlin et al. 2019)."""
     from tokenizers import processors
 
@@ -43,7 +46,7 @@ def train_tokenizer(
         tokenizer = _untrained(lowercase)
         inner, alphabet = _characters(texts, tokenizer, kept)
         _require_some(len(alphabet))
-        train = _wordpiece if algorithm == "wordpiece" else _bpe
+        train = {"wordpiece": _wordpiece, "bpe": _bpe, "unigram": _unigram}[algorithm]
         trained = train(tokenizer, kept, inner=inner, alphabet=alphabet, size=size)
     marks = [(token, trained.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
     trained.post_processor = processors.TemplateProcessing(
@@ -138,6 +141,41 @@ def _wordpiece(tokenizer: Tokenizer, kept: IO[str], *, inner: list[str], alphabe
     trained = Tokenizer(models.WordPiece(tokenizer.get_vocab(), unk_token=_UNKNOWN))
     trained.normalizer, trained.pre_tokenizer = tokenizer.normalizer, tokenizer.pre_tokenizer
     trained.decoder = decoders.WordPiece()
+    trained.add_special_tokens(list(SPECIAL))
+    return trained
+
+
+def _unigram(tokenizer: Tokenizer, kept: IO[str], *, inner: list[str], alphabet: list[str], size: int) -> Tokenizer:
+    """Returns a tokenizer of pieces with their log probabilities, of which a text gets the likeliest (Kudo 2018)."""
+    from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    least = len(SPECIAL) + len(_BEGIN) + len(alphabet)
+    model = io.BytesIO()
+    SentencePieceTrainer.train(
+        sentence_iterator=(tokenizer.normalizer.normalize_str(text) for text in _read(kept)),
+        model_writer=model,
+        model_type="unigram",
+        vocab_size=max(size, least) - len(SPECIAL) + 1,  # its own unknown piece, which is left out below
+        hard_vocab_limit=False,
+        required_chars="".join(alphabet),
+        character_coverage=_COVERED,
+        max_sentence_length=_LONGEST,
+        normalization_rule_name="identity",
+        bos_id=-1,
+        eos_id=-1,
+        num_threads=1,
+        minloglevel=2,
+    )
+    pieces = SentencePieceProcessor(model_proto=model.getvalue())
+    known = [number for number in range(pieces.get_piece_size()) if not pieces.is_unknown(number)]
+    scores = {pieces.id_to_piece(number): pieces.get_score(number) for number in known}
+    rarest = min(scores.values())
+    scored = [*scores.items(), *((one, rarest) for one in (_BEGIN, *alphabet) if one not in scores)]
+    trained = Tokenizer(models.Unigram([*((token, 0.0) for token in SPECIAL), *scored], unk_id=SPECIAL.index(_UNKNOWN)))
+    trained.normalizer = tokenizer.normalizer
+    trained.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
+    trained.decoder = decoders.Metaspace()
     trained.add_special_tokens(list(SPECIAL))
     return trained
 

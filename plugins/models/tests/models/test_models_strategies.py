@@ -26,7 +26,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("tokenizer", ["wordpiece", "bpe"])
+@pytest.mark.parametrize("tokenizer", ["wordpiece", "bpe", "unigram"])
 def test_from_scratch_passes_its_kit_with_each_tokenizer(tokenizer: str) -> None:
     refused = [{"layers": 0}, {"hidden_size": 32, "heads": 5}, {"dropout": 1.0}, {"tokenizer": "letters"}]
     blueprint = check_strategy("from-scratch", config=SMALL | {"tokenizer": tokenizer}, refused=refused)
@@ -111,6 +111,7 @@ def test_a_head_that_a_family_cannot_have_is_refused_with_the_field(family: Any,
         ({"family": "gpt2", "key_value_heads": 1}, "gpt2 has none of their own"),
         ({"family": "qwen3", "hidden_size": 20, "heads": 4}, "20 / heads 4 is odd"),
         ({"family": "llama", "tokenizer": "wordpiece"}, "cannot write every text back"),
+        ({"family": "llama", "tokenizer": "unigram"}, "cannot write every text back"),
         ({"family": "llama", "vocabulary_size": 261}, "at least 262"),
         ({"family": "mamba"}, "family"),
     ],

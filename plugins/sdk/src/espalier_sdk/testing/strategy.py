@@ -105,8 +105,10 @@ def _check_built(name: str, strategy: Any, blueprint: Blueprint, base: Path | No
     assert not equal[1] or (base is not None and not blueprint.new_modules), f"{name}: the seed decides nothing"
     if base is not None:
         _check_kept(name, states[0], blueprint, base)
+    inputs = batch([6, 4], side_width=blueprint.head.side_width)
+    inputs["input_ids"] %= models[0].get_input_embeddings().num_embeddings
     with torch.no_grad():
-        logits = models[0](**batch([6, 4], side_width=blueprint.head.side_width)).logits
+        logits = models[0](**inputs).logits
     if blueprint.head.kind == "sequence-classification":
         assert tuple(logits.shape) == (2, blueprint.head.outputs), f"{name}: outputs have shape {tuple(logits.shape)}"
 
