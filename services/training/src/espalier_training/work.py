@@ -119,6 +119,10 @@ class Work:
                         parameter.data = parameter.data.float()
         if self.job.compile:
             compile_blocks(model, blueprint)
+        else:
+            from espalier_training.dropout import thin_dropout
+
+            thin_dropout(model)
         return model, blueprint, parameters
 
     def build_anew(self, examples: Examples, *, recall: Recall | None = None) -> torch.nn.Module:

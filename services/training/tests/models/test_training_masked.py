@@ -31,7 +31,9 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Made]:
     from_pre = {"base": {"from": "pre"}}
     candidates = {
         "pre": candidate({"name": "from-scratch", "config": TINY}, learner="masked", task=FILL, competes=False),
-        "tuned": candidate("full-finetune", task=TASK, **from_pre),
+        "tuned": candidate(
+            "full-finetune", task=TASK, training={**SHORT, "epochs": 40, "learning_rate": 0.002}, **from_pre
+        ),
         "adapted": candidate(
             "peft", task=FILL, learner="masked", peft={"name": "lora", "config": {"rank": 2}}, **from_pre
         ),

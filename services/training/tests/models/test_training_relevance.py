@@ -96,6 +96,32 @@ def test_relevance_is_the_slope_of_the_score_as_a_part_is_turned_down(kind: Any)
     np.testing.assert_allclose(found[:, :3] / found[0, 0], slopes / slopes[0, 0], rtol=1e-5)
 
 
+@pytest.mark.parametrize("family", ["bert", "llama"])
+@pytest.mark.parametrize("seed", range(3))
+def test_heads_that_write_most_are_found_and_missed_most(family: Family, seed: int) -> None:
+    """Of each block a head writes thirty times what it wrote, and one nearly nothing, whichever they are."""
+    anatomy, _, batches = opened(family)
+    draw = np.random.default_rng(seed)
+    drawn = np.stack([draw.permutation(HEADS), HEADS + draw.permutation(HEADS)])
+    loud, quiet = drawn[:, 0], drawn[:, 1]
+    with torch.no_grad():
+        for places, factor in ((loud, 30), (quiet, 1e-6)):
+            for block, head in zip(*np.unravel_index(places, (2, HEADS)), strict=True):
+                weight: Any = anatomy.blocks[block].heads.weight
+                weight[:, 8 * head : 8 * head + 8] *= factor
+    order = attribute(anatomy, batches).heads.flatten().argsort()
+    assert set(order[:2]) == set(quiet)
+    assert set(order[-2:]) == set(loud)
+
+    def moved(places: np.ndarray) -> float:
+        chosen = np.zeros(2 * HEADS, dtype=bool)
+        chosen[places] = True
+        return without(anatomy, "heads", chosen.reshape(2, HEADS), batches).moved
+
+    others = [moved(drawn[:, place]) for place in (2, 3)]
+    assert moved(quiet) < min(others) < max(others) < moved(loud)
+
+
 def test_removing_all_heads_moves_and_removing_none_does_not() -> None:
     anatomy, _, batches = opened("llama")
     nothing = without(anatomy, "heads", np.zeros((2, HEADS), dtype=bool), batches)
@@ -172,12 +198,11 @@ def measure(made: Made, data: OpenArtifact | None = None, **options: Any) -> dic
     return relevance(model, data, store, made.place.plugins, **{"rows": 20, "seed": 0, **options})
 
 
-def test_parts_that_carry_most_are_missed_most(made: dict[str, Made]) -> None:
+def test_units_that_carry_most_are_missed_most(made: dict[str, Made]) -> None:
     found = measure(made["scratch"])
-    for kind in ("heads", "units"):
-        removal = found["removal"][kind]
-        assert removal["most"]["moved"] > 2 * removal["least"]["moved"], kind
-        assert removal["least"]["moved"] < min(one["moved"] for one in removal["drawn"]), kind
+    removal = found["removal"]["units"]
+    assert removal["most"]["moved"] > 2 * removal["least"]["moved"]
+    assert removal["least"]["moved"] < min(one["moved"] for one in removal["drawn"])
     assert (found["removal"]["heads"]["removed"], found["removal"]["heads"]["of"]) == (2, 8)
     assert abs(found["shuffled"]["units"]) < 0.4
 
