@@ -22,9 +22,9 @@ class Echo:
     """A model that answers every row alike."""
 
     def predict(self, rows: pa.Table) -> pa.Table:
-        return pa.table(
-            {"row": range(rows.num_rows), "prediction": ["a"] * rows.num_rows, "score": [1.0] * rows.num_rows}
-        )
+        count = rows.num_rows
+        answers = {"prediction": ["a"] * count, "score": [1.0] * count, "scores": [[1.0, 0.0]] * count}
+        return pa.table({"row": range(count), **answers})
 
 
 @pytest.fixture
@@ -49,7 +49,8 @@ def test_answers_are_written_whole_and_told(model: str, tmp_path: Path, capsys) 
     printed = capsys.readouterr()
     assert json.loads(printed.out) == {"out": str(out), "rows": 1}
     assert f"next             espalier show {model} --home {tmp_path}" in printed.err
-    assert json.loads(out.read_text()) == {"text": "hello", "prediction": "a", "score": 1.0}
+    answer = {"prediction": "a", "score": 1.0, "scores": {"a": 1.0, "b": 0.0}}
+    assert json.loads(out.read_text()) == {"text": "hello", **answer}
 
 
 def test_json_without_out_is_one_document(model: str, tmp_path: Path, capsys) -> None:

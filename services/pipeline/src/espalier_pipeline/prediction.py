@@ -9,7 +9,7 @@ from typing import Any
 from espalier_runtime.plugins import Plugins
 from espalier_runtime.store import Store
 from espalier_sdk import Choice
-from espalier_sdk.columns import ENCODED_ROW, ERROR, PREDICTION, RESERVED_PREFIX, SCORE
+from espalier_sdk.columns import ENCODED_ROW, ERROR, PREDICTION, RESERVED_PREFIX, SCORE, SCORES
 from espalier_sdk.errors import DataError, SpecError
 
 from espalier_pipeline.places import Places
@@ -39,7 +39,11 @@ def predict(
     plugins = Plugins()
     source = plugins.load("espalier.sources", Choice(name="files", config={"paths": [str(Path(file).resolve())]}))
     card = read_card(opened_store.open_artifact(ref, only=CARD).folder)
-    _require_columns(_first_names(source, Path(file)), card, plugins, Path(file))
+    choice = Choice.model_validate(card["task"])
+    task = plugins.load("espalier.tasks", choice)
+    state = plugins.load_class("espalier.tasks", choice.name).State.model_validate(card["state"])
+    _require_columns(_first_names(source, Path(file)), task, state, Path(file))
+    response = task.response(state)
     opened = open_model(opened_store, ref, plugins)  # takes seconds: what is wrong with the file is told before
     for part in source.parts():
         for batch in source.read(part):
@@ -53,6 +57,8 @@ def predict(
                 answers = answers.drop_columns(own)
                 _require_apart(rows.column_names, answers.column_names, Path(file))
                 for row, answer in zip(rows.to_pylist(), answers.to_pylist(), strict=True):
+                    if SCORES in answer:  # by label, as the endpoint tells them
+                        answer |= response.model_validate(answer).model_dump(include={SCORES})
                     if abstain_below is not None and _score(answer, model) < abstain_below:
                         answer[PREDICTION] = None
                     yield {**row, **answer}
@@ -69,11 +75,8 @@ def _first_names(source: Any, file: Path) -> list[str]:
     return [name for name in first.schema.names if not name.startswith(RESERVED_PREFIX)]
 
 
-def _require_columns(names: Sequence[str], card: Mapping[str, Any], plugins: Plugins, file: Path) -> None:
+def _require_columns(names: Sequence[str], task: Any, state: Any, file: Path) -> None:
     """Raises DataError for rows that neither ask what the model answers, nor are whole as those it was trained on."""
-    choice = Choice.model_validate(card["task"])
-    task = plugins.load("espalier.tasks", choice)
-    state = plugins.load_class("espalier.tasks", choice.name).State.model_validate(card["state"])
     fields = task.request(state).model_fields
     asked = [one.alias or name for name, one in fields.items() if one.is_required()]
     if set(asked) <= set(names) or set(task.columns().required) <= set(names):
