@@ -73,7 +73,8 @@ def _shifts(model: Any) -> bool | None:
     """Tells whether a model's loss compares a place with the label of the next one; None: it is no language model."""
     from transformers.models.auto import modeling_auto
 
-    name = type(model).__name__
+    whole = model.get_base_model() if hasattr(model, "get_base_model") else model  # inside what peft wraps around it
+    name = type(whole).__name__
     if name in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
         return True
     return False if name in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES.values() else None

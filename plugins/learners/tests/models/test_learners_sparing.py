@@ -91,6 +91,22 @@ def test_virtual_tokens_that_a_hook_puts_before_the_text_are_counted(tmp_path: P
     assert found == pytest.approx(loss, rel=1e-6)
 
 
+def test_a_model_that_peft_wraps_is_seen_through(tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    model = get_peft_model(language_model("llama"), LoraConfig(task_type="CAUSAL_LM", r=2)).eval()
+    loss, gradients, seen = learned(lambda plain: plain, model, tmp_path)
+    assert seen == [(2, 9, 32)]
+    found, same, seen = learned(sparing, model, tmp_path)
+    assert seen == [(1, 6, 32)]
+    assert found == pytest.approx(loss, rel=1e-6)
+    assert any(gradient is not None and gradient.any() for gradient in gradients.values())
+    for name, gradient in gradients.items():
+        assert (same[name] is None) == (gradient is None)
+        if gradient is not None:
+            assert same[name].allclose(gradient, rtol=1e-4, atol=1e-7), name
+
+
 def test_a_model_that_labels_whole_texts_is_left_as_it_is(tmp_path: Path) -> None:
     import torch
     from transformers import AutoConfig, AutoModelForSequenceClassification, Trainer
