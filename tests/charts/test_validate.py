@@ -27,13 +27,9 @@ CASES = {
     "two MLflows": ({"mlflow": {"uri": "https://mlflow.example.com"}}, "set mlflow.enabled to false"),
     "GPUs on a claim of one host": (
         {"pools": {"a100": {"gpus": 1, "workers": 1}}},
-        "pools.a100 has workers or GPUs and the claim can be mounted on one host only: use a class of volumes",
+        "pools.a100 has workers or GPUs and the claim can be mounted on one host only: use storage.s3, or a class",
     ),
     "pool workers on a claim of one host": ({"pools": {"wide": {"workers": 2}}}, "[ReadWriteMany]"),
-    "pool workers on an object store": (
-        {"pools": {"wide": {"workers": 2}}, "storage": {"s3": S3}},
-        "share checkpoints in a home that an object store alone does not give them",
-    ),
     "variants on a claim of one host": ({"serving": {"workers": {"replicas": 2}}}, "serving.workers may be 2"),
     "scaling on a claim of one host": (
         {"serving": {"workers": {"autoscaling": {"enabled": True}}}},

@@ -87,15 +87,7 @@
 {{- range $name, $_ := .Values.pools }}
 {{- $pool := include "espalier.pool" (dict "root" $ "name" $name) | fromYaml }}
 {{- if and $pool.enabled (or (gt (int $pool.gpus) 0) (gt (int $pool.workers) 0)) }}
-{{- fail (printf "pools.%s has workers or GPUs and the claim can be mounted on one host only: use a class of volumes that takes storage.claim.accessModes [ReadWriteMany]" $name) }}
-{{- end }}
-{{- end }}
-{{- end }}
-{{- if .Values.storage.s3.enabled }}
-{{- range $name, $_ := .Values.pools }}
-{{- $pool := include "espalier.pool" (dict "root" $ "name" $name) | fromYaml }}
-{{- if and $pool.enabled (gt (int $pool.workers) 0) }}
-{{- fail (printf "pools.%s has workers, which share checkpoints in a home that an object store alone does not give them: use a claim that takes storage.claim.accessModes [ReadWriteMany]" $name) }}
+{{- fail (printf "pools.%s has workers or GPUs and the claim can be mounted on one host only: %s" $name $remedy) }}
 {{- end }}
 {{- end }}
 {{- end }}

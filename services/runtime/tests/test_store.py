@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +11,7 @@ from typing import Any
 
 import pytest
 from espalier_runtime.store import Attempt, Store
+from espalier_runtime.testing import s3_bucket, s3_environment, s3_server
 from espalier_sdk import ArtifactRef, DataError, Manifest
 
 REQUEST = "ab" * 32
@@ -21,31 +19,11 @@ FILES = {"part-00000.parquet": b"one" * 1000, "deep/part-00001.parquet": b"two",
 
 
 @pytest.fixture(scope="module")
-def s3_server() -> Iterator[str]:
-    """A real S3 server in a process of its own."""
-    command = Path(sys.executable).with_name("moto_server")
-    if not command.exists():
-        pytest.skip("moto's server is not installed: the store is not tried on S3")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = subprocess.Popen(
-        [str(command), "-H", "127.0.0.1", "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        for _ in range(200):
-            if server.poll() is not None:
-                pytest.skip("moto's server does not start: the store is not tried on S3")
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.1)
-        else:
-            pytest.skip("moto's server does not answer: the store is not tried on S3")
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.terminate()
-        server.wait(timeout=10)
+def s3() -> Iterator[str]:
+    with s3_server() as endpoint:
+        if endpoint is None:
+            pytest.skip("moto's server is not installed: the store is not tried on S3")
+        yield endpoint
 
 
 @pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.servers)])
@@ -53,20 +31,10 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("ESPALIER_CACHE", str(tmp_path / "cache"))
     if request.param == "folder":
         return Store.open(str(tmp_path / "store"))
-    endpoint = request.getfixturevalue("s3_server")
-    for name, value in (
-        ("AWS_ENDPOINT_URL", endpoint),
-        ("AWS_ACCESS_KEY_ID", "test"),
-        ("AWS_SECRET_ACCESS_KEY", "test"),
-        ("AWS_REGION", "us-east-1"),
-    ):
+    endpoint = request.getfixturevalue("s3")
+    for name, value in s3_environment(endpoint).items():
         monkeypatch.setenv(name, value)
-    from pyarrow.fs import S3FileSystem
-
-    bucket = f"bucket-{os.getpid()}-{time.monotonic_ns()}"
-    host = endpoint.removeprefix("http://")
-    S3FileSystem(endpoint_override=host, scheme="http", allow_bucket_creation=True).create_dir(bucket)
-    return Store.open(f"s3://{bucket}/store")
+    return Store.open(f"{s3_bucket(endpoint)}/store")
 
 
 @pytest.fixture
@@ -358,9 +326,9 @@ def test_a_remote_writer_leaves_nothing_in_the_temporary_folder(store: Store) ->
 
 
 def test_a_bucket_that_is_not_there_is_one_clear_error(
-    s3_server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    s3: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    for name, value in (("AWS_ENDPOINT_URL", s3_server), ("AWS_ACCESS_KEY_ID", "t"), ("AWS_SECRET_ACCESS_KEY", "t")):
+    for name, value in (("AWS_ENDPOINT_URL", s3), ("AWS_ACCESS_KEY_ID", "t"), ("AWS_SECRET_ACCESS_KEY", "t")):
         monkeypatch.setenv(name, value)
     with pytest.raises(DataError, match="there is no bucket no-such-bucket"):
         Store.open("s3://no-such-bucket/store")

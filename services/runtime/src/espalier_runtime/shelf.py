@@ -8,11 +8,14 @@ import uuid
 from collections.abc import Iterable
 from pathlib import Path
 
+import pyarrow.fs as pafs
 from espalier_sdk.errors import DataError
 
 from espalier_runtime.disk import store_errors
 from espalier_runtime.store import Store
 
+# Folders of trainings whose workers have no lasting disk: what they go on from, and what Ray writes meanwhile.
+CHECKPOINTS, RAY = "checkpoints", "ray"
 _CHUNK = 1 << 20
 
 
@@ -56,6 +59,17 @@ def fetch(store: Store, relative: str, target: Path, *, sha256: str) -> bool:
             digest.update(chunk)
             file.write(chunk)
     return digest.hexdigest() == sha256
+
+
+def folders(store: Store, relative: str) -> list[str]:
+    """Returns the names of the folders in a folder."""
+    found = store._list(relative)
+    return [info.path.rsplit("/", 1)[-1] for info in found if info.type == pafs.FileType.Directory]
+
+
+def place(store: Store, relative: str) -> tuple[pafs.FileSystem, str]:
+    """Returns file system and path of a folder, for libraries that write by `pyarrow.fs` themselves."""
+    return store._fs, store._path(relative)
 
 
 def left_alone(store: Store, relative: str, *, seconds: float) -> list[str]:

@@ -21,15 +21,22 @@ if TYPE_CHECKING:
     import torch
     from espalier_sdk.protocols import PeftMethod
 
+    from espalier_training.remote import RemoteCheckpoints
+
 _TOLD = 8  # rows of a batch that a message names
+_SECONDS, _SECONDS_REMOTE = 0.3, 5.0  # between two messages
 
 
-def reporter(job: TrainJob, *, steps: int, tokens_per_step: float) -> Any:
-    """Returns the callback that leaves step, loss, speed and time left in a file, if its folder is on this machine."""
+def reporter(job: TrainJob, *, steps: int, tokens_per_step: float, remote: RemoteCheckpoints | None) -> Any:
+    """Returns the callback that leaves step, loss, speed and time left in a file: beside the model, or in the store.
+
+    A worker that sees neither tells nothing.
+    """
     from transformers import TrainerCallback
 
     path = Path(job.beside) / PROGRESS
     visible = path.parent.is_dir()
+    every = _SECONDS if visible else _SECONDS_REMOTE
 
     class Reporter(TrainerCallback):
         """Leaves the step and the loss in a file that the stage passes on."""
@@ -42,7 +49,7 @@ def reporter(job: TrainJob, *, steps: int, tokens_per_step: float) -> Any:
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             now, step = time.monotonic(), state.global_step
-            if not visible or (now - self._written < 0.3 and step < steps):
+            if not (visible or remote) or (now - self._written < every and step < steps):
                 return
             self._written = now
             rate = (step - self._first) / max(now - self._started, 1e-9)
@@ -50,6 +57,9 @@ def reporter(job: TrainJob, *, steps: int, tokens_per_step: float) -> Any:
             told = [f"loss {loss:.3f}"] if loss is not None else []
             told += [f"{rate * tokens_per_step:.0f} tokens/s", f"{(steps - step) / rate:.0f} s left"]
             event = {"step": step, "steps": steps, "note": ", ".join(told), "pid": os.getpid()}
+            if not visible and remote:
+                remote.tell(event)
+                return
             temporary = path.with_suffix(".part")
             temporary.write_text(json.dumps(event))
             temporary.replace(path)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from espalier_sdk.artifacts import FileEntry
 
 COMMITTED = "committed.json"
 KEPT = 2  # one may be found damaged
-_PREFIX = "checkpoint-"
+PREFIX = "checkpoint-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +34,17 @@ class Checkpoint:
     world: Mapping[str, int]  # workers and ZeRO stage that wrote it
 
 
-def commit(folder: Path, *, seconds: float, request: str, world: Mapping[str, int]) -> None:
-    """Makes a checkpoint that is written whole count, and removes all but the newest two."""
-    files = [entry.model_dump() for entry in file_entries(folder) if entry.path != COMMITTED]
-    record = {"request": request, "seconds": seconds, "world": dict(world), "files": files}
+def commit(
+    folder: Path, *, seconds: float, request: str, world: Mapping[str, int], files: Sequence[FileEntry] | None = None
+) -> None:
+    """Makes a checkpoint that is written whole count, and removes all but the newest two.
+
+    `files` are those of all machines, where they have no disk in common.
+    """
+    if files is None:
+        files = [entry for entry in file_entries(folder) if entry.path != COMMITTED]
+    told = [entry.model_dump() for entry in files]
+    record = {"request": request, "seconds": seconds, "world": dict(world), "files": told}
     temporary = folder / f"{COMMITTED}.part"
     temporary.write_text(json.dumps(record), encoding="utf-8")
     temporary.replace(folder / COMMITTED)
@@ -48,15 +55,25 @@ def commit(folder: Path, *, seconds: float, request: str, world: Mapping[str, in
 
 def newest(folder: Path) -> Checkpoint | None:
     """Returns the newest checkpoint whose files are those that were written; what is half-written is removed."""
-    for path in folder.glob(f"{_PREFIX}*"):
+    for path in folder.glob(f"{PREFIX}*"):
         if not (path / COMMITTED).is_file():
             shutil.rmtree(path)
     for path in _committed(folder):
-        record = _record(path)
-        if not _damage(path, record):
-            return Checkpoint(path, _step(path), float(record["seconds"]), record["world"])
+        if not _damage(path, _record(path)):
+            return opened(path)
         shutil.rmtree(path)
     return None
+
+
+def opened(folder: Path) -> Checkpoint:
+    """Returns a committed checkpoint as its record tells it."""
+    record = _record(folder)
+    return Checkpoint(folder, step_of(folder.name), float(record["seconds"]), record["world"])
+
+
+def step_of(name: str) -> int:
+    """Returns the optimizer step that a checkpoint is named by."""
+    return int(name.removeprefix(PREFIX))
 
 
 def bring(source: Path, folder: Path, *, request: str) -> None:
@@ -86,7 +103,7 @@ def bring(source: Path, folder: Path, *, request: str) -> None:
         shutil.copytree(source, part := folder / f"{source.name}.part", dirs_exist_ok=True)
         part.replace(target)
     for newer in _committed(folder):
-        if _step(newer) > _step(target):
+        if step_of(newer.name) > step_of(target.name):
             shutil.rmtree(newer)
 
 
@@ -103,9 +120,5 @@ def _damage(path: Path, record: Mapping[str, Any]) -> str | None:
 
 def _committed(folder: Path) -> list[Path]:
     """Returns committed checkpoints, the newest first."""
-    found = [path for path in folder.glob(f"{_PREFIX}*") if (path / COMMITTED).is_file()]
-    return sorted(found, key=_step, reverse=True)
-
-
-def _step(path: Path) -> int:
-    return int(path.name.removeprefix(_PREFIX))
+    found = [path for path in folder.glob(f"{PREFIX}*") if (path / COMMITTED).is_file()]
+    return sorted(found, key=lambda path: step_of(path.name), reverse=True)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from espalier_sdk import Phase
+from espalier_sdk.artifacts import FileEntry
 
 from espalier_training.checkpoints import Checkpoint, commit, newest
 from espalier_training.engine import Setting, load_weights, save_weights, write_weights
+from espalier_training.remote import RemoteCheckpoints, first_of_machine
 from espalier_training.zero import gathered
 
 VALIDATION_LOSS = "eval_loss"
@@ -35,14 +38,15 @@ class Clock:
         self._paused += seconds
 
 
-def keeper(setting: Setting, phase: Phase, clock: Clock) -> Any:
+def keeper(setting: Setting, phase: Phase, clock: Clock, *, remote: RemoteCheckpoints | None) -> Any:
     """Returns the callback that asks for checkpoints and commits them: every `checkpoint_steps`, and after a phase.
 
     The last step of all needs none: the model itself is published then.
     """
     from transformers import TrainerCallback
 
-    every = setting.job.checkpoint_steps
+    job = setting.job
+    every = job.checkpoint_steps
 
     class Keeper(TrainerCallback):
         """Commits what the trainer has written, once every worker has."""
@@ -54,12 +58,17 @@ def keeper(setting: Setting, phase: Phase, clock: Clock) -> Any:
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             _barrier()
-            if state.is_world_process_zero:
+            first = state.is_world_process_zero
+            if first:
                 if state.global_step == phase.stop:  # the next phase has another optimizer
                     for name in ("optimizer.pt", "scheduler.pt"):
                         (folder / name).unlink(missing_ok=True)
-                commit(folder, seconds=clock.seconds, request=setting.job.request, world=setting.job.world)
-                _prune(folder.parent, state.log_history)
+                _keep_best(folder, state.log_history)
+            files = _of_all(remote.push(folder) if first_of_machine() else []) if remote else None
+            if first:
+                commit(folder, seconds=clock.seconds, request=job.request, world=job.world, files=files)
+                if remote:
+                    remote.commit(folder)
             _barrier()
 
     return Keeper()
@@ -139,26 +148,50 @@ def take_best(setting: Setting, model: Any, history: Sequence[dict[str, Any]], *
     step = min(losses, key=lambda one: one[1])[0]
     _barrier()
     load_weights(model, folder / f"{_BEST}{step}", kept=setting.kept, peft=setting.peft)
+    _barrier()  # before a worker removes them
     return step
 
 
-def agreed(folder: Path, *, rank: int) -> Checkpoint | None:
-    """Returns the checkpoint that all workers go on from: the first worker looks, the others are told."""
+def agreed(folder: Path, *, rank: int, remote: RemoteCheckpoints | None = None) -> Checkpoint | None:
+    """Returns the checkpoint that all workers go on from: the first worker looks, the others are told.
+
+    With `remote` each machine gets a copy of it below `folder`.
+    """
     import torch.distributed as dist
 
-    found = [newest(folder) if rank == 0 else None]
+    found = [(remote.newest(folder) if remote else newest(folder)) if rank == 0 else None]
     if dist.is_available() and dist.is_initialized():
         dist.broadcast_object_list(found, src=0)
-    return found[0]
+    checkpoint = found[0] and replace(found[0], folder=folder / found[0].folder.name)
+    if checkpoint and remote and rank and first_of_machine() and not remote.pull(checkpoint.folder):
+        raise ConnectionError(f"{checkpoint.folder.name} could not be copied from the store whole")
+    if checkpoint and (first_of_machine() if remote else rank == 0):
+        for best in checkpoint.folder.glob(f"{_BEST}*"):
+            shutil.copytree(best, folder / best.name, dirs_exist_ok=True)
+    _barrier()
+    return checkpoint
 
 
-def _prune(folder: Path, history: Sequence[dict[str, Any]]) -> None:
-    """Removes weights that were the best once and are not any more, as the newest checkpoint has it."""
+def _keep_best(folder: Path, history: Sequence[dict[str, Any]]) -> None:
+    """Copies the best weights until now into a checkpoint, where training may end early, and removes older ones."""
     losses = validations(history)
     best = min(losses, key=lambda one: one[1])[0] if losses else None
-    for path in folder.glob(f"{_BEST}*"):
-        if int(path.name.removeprefix(_BEST)) < (best or 0):
+    for path in folder.parent.glob(f"{_BEST}*"):
+        if int(path.name.removeprefix(_BEST)) == best:
+            shutil.copytree(path, folder / path.name, dirs_exist_ok=True)
+        else:
             shutil.rmtree(path)
+
+
+def _of_all(files: list[FileEntry]) -> list[FileEntry]:
+    """Returns the files of all machines' workers, each once; every worker must call it (a collective)."""
+    import torch.distributed as dist
+
+    if not (dist.is_available() and dist.is_initialized()):
+        return files
+    found: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(found, files)
+    return sorted({entry.path: entry for some in found for entry in some}.values(), key=lambda entry: entry.path)
 
 
 def _barrier() -> None:

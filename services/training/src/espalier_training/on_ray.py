@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import uuid
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from espalier_runtime.specs.models import WhereSpec
 from espalier_sdk.errors import ClusterError, EspalierError, TrainingFailed
 
 from espalier_training.job import TrainJob
+from espalier_training.ray_storage import ray_storage
 from espalier_training.shortage import CODE, remedy
 
 
@@ -32,34 +32,30 @@ def fit(train_job: TrainJob, where: WhereSpec, job: Job) -> dict[str, Any]:
     from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 
     _check_capacity(where, train_job.threads)
-    storage = job.workplace.home / "ray"
-    name = f"train-{uuid.uuid4().hex[:12]}"
     resources: dict[str, float] = {"CPU": where.cpus_per_worker or train_job.threads}
     if where.gpus_per_worker:
         resources["GPU"] = where.gpus_per_worker
-    trainer = _trainer_class(grouped=where.workers > 1 or where.zero_stage > 0)(
-        _worker,
-        train_loop_config=asdict(train_job),
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=where.workers, use_gpu=where.gpus_per_worker > 0, resources_per_worker=resources
-        ),
-        run_config=ray.train.RunConfig(
-            name=name,
-            storage_path=str(storage),
-            failure_config=ray.train.FailureConfig(max_failures=where.max_failures, controller_failure_limit=3),
-        ),
-    )
-    try:
-        result = trainer.fit()
+    with ray_storage(job, "train") as storage:
+        trainer = _trainer_class(grouped=where.workers > 1 or where.zero_stage > 0)(
+            _worker,
+            train_loop_config=asdict(train_job),
+            scaling_config=ray.train.ScalingConfig(
+                num_workers=where.workers, use_gpu=where.gpus_per_worker > 0, resources_per_worker=resources
+            ),
+            run_config=ray.train.RunConfig(
+                **storage,
+                failure_config=ray.train.FailureConfig(max_failures=where.max_failures, controller_failure_limit=3),
+            ),
+        )
+        try:
+            result = trainer.fit()
+        except WorkerGroupError as error:
+            raise _cause(error.worker_failures.values(), train_job) from error
+        except ControllerError as error:
+            raise _cause([error], train_job) from error
         if result.checkpoint is not None:  # the worker did not see `out`: it sent the model through Ray's storage
             with result.checkpoint.as_directory() as folder:
                 shutil.copytree(folder, job.out, dirs_exist_ok=True)
-    except WorkerGroupError as error:
-        raise _cause(error.worker_failures.values(), train_job) from error
-    except ControllerError as error:
-        raise _cause([error], train_job) from error
-    finally:
-        shutil.rmtree(storage / name, ignore_errors=True)
     if "failed" in result.return_value:
         raise result.return_value["failed"]
     return dict(result.return_value)

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import uuid
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
@@ -26,6 +24,7 @@ from ray.tune import Stopper
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search import Searcher
 
+from espalier_training.ray_storage import ray_storage
 from espalier_training.search import Search
 from espalier_training.trial import Told, run_trial
 
@@ -49,28 +48,24 @@ def run_study(job: Job, search: Search, told: Told) -> None:
     # A trial of several workers waits for them, and they take the resources; Ray Tune wants a trial to take some.
     resources = {"memory": _WAITING_BYTES} if grouped else {"CPU": cpus, "GPU": where.gpus_per_worker}
     asking = _Asking(job, search)
-    storage, name = job.workplace.home / "ray", f"tune-{uuid.uuid4().hex[:12]}"
     plugins = [use.model_dump() for use in job.request.plugins]
-    tuner = tune.Tuner(
-        tune.with_resources(_trainable(told, plugins, last=candidate.training.validations), resources),
-        tune_config=tune.TuneConfig(
-            search_alg=asking,
-            scheduler=_scheduler(candidate, search),
-            num_samples=search.left,
-            max_concurrent_trials=_at_once(where, cpus),
-        ),
-        run_config=tune.RunConfig(
-            name=name,
-            storage_path=str(storage),
-            stop=_Broken(asking),
-            failure_config=tune.FailureConfig(max_failures=where.max_failures),
-            verbose=0,
-        ),
-    )
-    try:
+    with ray_storage(job, "tune") as storage:
+        tuner = tune.Tuner(
+            tune.with_resources(_trainable(told, plugins, last=candidate.training.validations), resources),
+            tune_config=tune.TuneConfig(
+                search_alg=asking,
+                scheduler=_scheduler(candidate, search),
+                num_samples=search.left,
+                max_concurrent_trials=_at_once(where, cpus),
+            ),
+            run_config=tune.RunConfig(
+                **storage,
+                stop=_Broken(asking),
+                failure_config=tune.FailureConfig(max_failures=where.max_failures),
+                verbose=0,
+            ),
+        )
         tuner.fit()
-    finally:
-        shutil.rmtree(storage / name, ignore_errors=True)
     if asking.broken:
         raise asking.broken
 

@@ -18,6 +18,7 @@ from espalier_sdk.errors import SpecError
 from espalier_training.checkpoints import bring
 from espalier_training.job import PROGRESS, TrainJob
 from espalier_training.prepare import prepare
+from espalier_training.remote import RemoteCheckpoints
 
 
 def fetch_base(job: Job) -> dict[str, Any]:
@@ -56,11 +57,15 @@ def trained(job: Job, prepared: ArtifactRef, fit: Callable[[TrainJob], dict[str,
     """Trains by `fit`, passes its progress on, and leaves what was logged beside the model; returns the metrics."""
     assert job.request.candidate is not None, "a train request names its candidate"
     train_job = make_job(job.spec, job.request.candidate, job, prepared)
+    remote = RemoteCheckpoints.of(train_job)
     from_checkpoint = job.spec.candidates[job.request.candidate].where.from_checkpoint
     if from_checkpoint:
         assert train_job.checkpoints, "a stage has a home"
-        bring(Path(from_checkpoint), Path(train_job.checkpoints), request=train_job.request)
-    watch = _Watch(job, job.beside / PROGRESS)
+        source, folder = Path(from_checkpoint), Path(train_job.checkpoints)
+        bring(source, folder, request=train_job.request)
+        if remote:
+            remote.adopt(folder / source.name)
+    watch = _Watch(job, job.beside / PROGRESS, remote)
     try:
         metrics = fit(train_job)
     finally:
@@ -116,10 +121,13 @@ def make_job(spec: Spec, name: str, job: Job, prepared: Any) -> TrainJob:
 
 
 class _Watch:
-    """Passes on the progress that the first worker writes into a file, while Ray Train holds this process."""
+    """Passes on the progress that the first worker leaves in a file, while Ray Train holds this process.
 
-    def __init__(self, job: Job, path: Path) -> None:
-        self._job, self._path = job, path
+    The file is beside the model where the worker sees that, else it is in the store.
+    """
+
+    def __init__(self, job: Job, path: Path, remote: RemoteCheckpoints | None) -> None:
+        self._job, self._path, self._remote = job, path, remote
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
         self._thread.start()
@@ -131,16 +139,16 @@ class _Watch:
 
     def _follow(self) -> None:
         last = ""
-        while not self._stop.is_set():
-            try:
-                text = self._path.read_text(encoding="utf-8")
-            except OSError:
-                text = ""
+        looked = time.monotonic()
+        while not self._stop.wait(0.2):
+            text = self._path.read_text(encoding="utf-8") if self._path.exists() else ""
+            if not text and self._remote and time.monotonic() - looked > 5:
+                looked = time.monotonic()
+                text = self._remote.told()
             if text and text != last:
                 last = text
                 event = json.loads(text)
                 self._job.progress.update(event["step"], event["steps"], event["note"])
-            time.sleep(0.2)
 
 
 def search(job: Job) -> dict[str, Any]:

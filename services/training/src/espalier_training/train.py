@@ -23,6 +23,7 @@ from espalier_training.examples import Examples
 from espalier_training.job import TrainJob
 from espalier_training.keeping import Clock, OnValidation, agreed, keeper, listener, take_best, validations, validator
 from espalier_training.memory import PeakMemory
+from espalier_training.remote import RemoteCheckpoints, first_of_machine
 from espalier_training.rules import Anchors, apply_rules, distances, start_of
 from espalier_training.shortage import told_shortage
 from espalier_training.work import Work
@@ -53,6 +54,7 @@ def train(job: TrainJob, *, out: Path, rank: int = 0, on_validation: OnValidatio
     with PeakMemory() as memory, scratch_folder as scratch, told_shortage(job):
         folder = Path(job.checkpoints) if job.checkpoints else Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
+        remote = RemoteCheckpoints.of(job)
         work = Work(job, Path(scratch))
         reference = work.reference()
         recall = work.recall() if rank == 0 else None
@@ -68,7 +70,9 @@ def train(job: TrainJob, *, out: Path, rank: int = 0, on_validation: OnValidatio
         setting = _setting(work, parts, examples, phases, parameters, steps)
         loaded = time.perf_counter()
         anew = partial(work.build_anew, examples)
-        ended = _run_phases(setting, phases, folder=folder, rank=rank, on_validation=on_validation, anew=anew)
+        ended = _run_phases(
+            setting, phases, folder=folder, remote=remote, rank=rank, on_validation=on_validation, anew=anew
+        )
         model = ended.model
         if sharded:
             weights = gathered(model, setting.kept)
@@ -79,8 +83,10 @@ def train(job: TrainJob, *, out: Path, rank: int = 0, on_validation: OnValidatio
         forgetting = recall.after(model) if recall else None
         if rank == 0:
             work.save(model, out)
-            if job.checkpoints:
-                shutil.rmtree(folder)
+            if remote:
+                remote.remove()
+        if job.checkpoints and (first_of_machine() if remote else rank == 0):
+            shutil.rmtree(folder)
     return _measured(setting, phases, parameters, ended, best=best) | {
         "load_seconds": round(loaded - started, 3),
         "peak_memory_bytes": memory.bytes,
@@ -106,6 +112,7 @@ def _run_phases(
     phases: Sequence[Phase],
     *,
     folder: Path,
+    remote: RemoteCheckpoints | None,
     rank: int,
     on_validation: OnValidation | None,
     anew: Callable[[], torch.nn.Module],
@@ -114,7 +121,7 @@ def _run_phases(
 
     Under ZeRO each phase also has a model of its own: the start `anew`, with the checkpoint's weights.
     """
-    resumed = agreed(folder, rank=rank)
+    resumed = agreed(folder, rank=rank, remote=remote)
     if resumed:
         require_same_world(setting.job, resumed.world)
     clock = Clock(resumed.seconds if resumed else 0.0)
@@ -132,13 +139,13 @@ def _run_phases(
                 setting = replace(setting, parts=replace(setting.parts, model=anew()))
             load_weights(setting.parts.model, at.folder, kept=setting.kept, peft=peft)
         apply_rules(setting.parts.model, phase.rules)
-        callbacks = [guard(), validator(setting, clock), keeper(setting, phase, clock), *heard]
+        callbacks = [guard(), validator(setting, clock), keeper(setting, phase, clock, remote=remote), *heard]
         callbacks += [after_step(peft, steps)] if peft else []
-        callbacks += [reporter(setting.job, steps=steps, tokens_per_step=per_step)] if rank == 0 else []
+        callbacks += [reporter(setting.job, steps=steps, tokens_per_step=per_step, remote=remote)] if rank == 0 else []
         trainer = engine(setting, phase, out=folder, callbacks=callbacks)
         trainer.train(resume_from_checkpoint=str(at.folder) if at else None)
         if phase.stop < steps:
-            at = agreed(folder, rank=rank)
+            at = agreed(folder, rank=rank, remote=remote)
     assert trainer is not None, "the last step has no checkpoint, so there is a phase to train"
     state = trainer.state
     resumed_at = resumed.step if resumed else None

@@ -17,6 +17,7 @@ from espalier_sdk.artifacts import digest_of
 from espalier_sdk.errors import TrainingFailed
 
 from espalier_training.ledger import Ledger, Record
+from espalier_training.remote import RemoteCheckpoints
 from espalier_training.search import Search
 from espalier_training.trial import Told
 
@@ -110,3 +111,5 @@ def _sweep(search: Search, told: Told, job: Job) -> None:
         if record.state == "stopped":
             _, request = told.request(search.values(record.point), 0, job.plugins)
             shutil.rmtree(Path(told.home) / "checkpoints" / request.digest(), ignore_errors=True)
+            if not job.workplace.store.local:
+                RemoteCheckpoints(job.workplace.store, request.digest()).remove()

@@ -110,9 +110,9 @@ class Made:
     metrics: dict[str, Any]
 
 
-def make(folder: Path) -> Made:
+def make(folder: Path, store: Store | None = None) -> Made:
     """Prepares and trains as the stage does, without Ray."""
-    store, kept = Store.open(str(folder / "store")), {}
+    store, kept = store or Store.open(str(folder / "store")), {}
     place = Workplace(Spec.model_validate(SPEC), store, folder / "home", Plugins(), Session())
     dataset = make_dataset(store, rows(48))
 

@@ -70,7 +70,7 @@ def controlled(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
     return use
 
 
-def broken(job: TrainJob, at: int, monkeypatch: pytest.MonkeyPatch, *, out: Path) -> None:
+def broken(job: TrainJob, at: int, monkeypatch: pytest.MonkeyPatch, *, out: Path, rank: int = 0) -> None:
     """Trains until a step, and there ends as a killed process would: without another word."""
     from transformers import TrainerCallback
 
@@ -82,7 +82,7 @@ def broken(job: TrainJob, at: int, monkeypatch: pytest.MonkeyPatch, *, out: Path
     with monkeypatch.context() as patch:
         patch.setattr(module, "guard", Break)
         with pytest.raises(Stopped):
-            train(job, out=out)
+            train(job, out=out, rank=rank)
 
 
 @pytest.mark.parametrize(

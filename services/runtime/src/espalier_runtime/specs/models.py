@@ -196,7 +196,7 @@ class WhereSpec(SpecModel):
         default=None,
         pattern="^/",
         description="A committed checkpoint of this very training to go on from, checkpoint-STEP by its whole path; "
-        "default: the newest in the home.",
+        "default: the newest that is there.",
     )
 
     @model_validator(mode="after")
