@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from espalier_pipeline.cluster import submitting
-from espalier_pipeline.cluster.looking import describe, render
+from espalier_pipeline.cluster.carried import packed, print_carried
+from espalier_pipeline.cluster.looking import describe, print_logs, render
 from espalier_pipeline.cluster.submitting import Job, follow
 from espalier_sdk.errors import ClusterError
 
@@ -67,20 +70,49 @@ def test_an_api_server_that_restarts_ends_nothing() -> None:
         list(ScriptedJob(ClusterError("forbidden")).lines())
 
 
+def ended_with(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> ScriptedJob:
+    """Returns a Job whose log carries a result and a report, as a driver prints them."""
+    page = tmp_path / "page.html"
+    page.write_text("<p>three models</p>" * 5000)
+    print("train 2 s")
+    print_carried({"run": "1", "report": None}, packed(page))
+    return ScriptedJob({"logs": {"a": capsys.readouterr().out}, "conditions": [DONE], "code": 6})
+
+
 @pytest.mark.parametrize("as_json", [False, True])
-def test_the_result_is_the_one_document_of_json_and_no_line_of_the_log(
-    as_json: bool, capsys: pytest.CaptureFixture[str]
+def test_result_and_report_are_no_lines_of_the_log(
+    as_json: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    logs = {"a": 'train 2 s\nespalier-result {"run": "1"}\n'}
-    job = ScriptedJob({"logs": logs, "conditions": [DONE], "code": 6})
-    assert follow(job, as_json=as_json) == 6
+    job = ended_with(tmp_path, capsys)
+    assert follow(job, home=tmp_path, as_json=as_json) == 6
     printed = capsys.readouterr()
+    report = tmp_path / "submissions" / "triage-0123456789" / "report.html"
+    assert report.read_text() == "<p>three models</p>" * 5000
     if as_json:
-        assert printed.out == '{"run": "1"}\n'
+        assert json.loads(printed.out) == {"run": "1", "report": str(report)}
         assert printed.err == "train 2 s\n"
     else:
-        assert printed.out == "train 2 s\n"
+        assert printed.out == f"train 2 s\nreport           {report}\n"
         assert printed.err == "next             espalier runs triage-0123456789 -n models\n"
+
+
+def test_the_report_comes_with_the_log_of_a_job_that_ended_long_ago(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = ended_with(tmp_path, capsys)
+    job.get()
+    assert print_logs(job, following=False, home=tmp_path) == 0
+    report = tmp_path / "submissions" / "triage-0123456789" / "report.html"
+    assert capsys.readouterr().out == f"train 2 s\nreport           {report}\n"
+    assert report.is_file()
+
+
+def test_a_run_without_a_report_leaves_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    print_carried({"errors": []}, None)
+    job = ScriptedJob({"logs": {"a": capsys.readouterr().out}, "conditions": [DONE], "code": 4})
+    assert follow(job, home=tmp_path, as_json=True) == 4
+    assert json.loads(capsys.readouterr().out) == {"errors": []}
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_job_that_was_deleted_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,13 +25,13 @@ from espalier_sdk.errors import ClusterError, DataError, EspalierError, Problem
 
 from espalier_pipeline.children import error_of
 from espalier_pipeline.cluster.access import API_CODES, Cluster, Installation, asking
+from espalier_pipeline.cluster.carried import print_carried
 from espalier_pipeline.cluster.rayjobs import RayJobs, Watched
 from espalier_pipeline.cluster.segments import Segment, bundle_path, job_name, outcome_path, ray_job, waves
 from espalier_pipeline.commands.printing import print_problems
 from espalier_pipeline.packing import unbundle
 from espalier_pipeline.places import Places
 
-RESULT = "espalier-result "  # the line of the log that carries the result; `submit` takes it out again
 AGAIN = 75  # as sysexits' EX_TEMPFAIL: the API server was away, and another pod may go on
 RECEIVE_SECONDS = 7200.0  # for 500 MiB over a slow line
 _RETRIES = 5
@@ -55,10 +55,10 @@ def main(identity: str, sha256: str) -> int:
             outcome = driver.run(waves(spec, installation))
     except EspalierError as error:
         print_problems(error.problems)
-        _print_result({"errors": [problem.to_json() for problem in error.problems]})
+        print_carried({"errors": [problem.to_json() for problem in error.problems]}, None)
         again = error.retryable and error.problems[0].code in API_CODES
         return AGAIN if again else error.exit_code
-    _print_result(outcome["result"])
+    print_carried(outcome["result"], outcome.get("report"))
     return int(outcome["exit_code"])
 
 
@@ -146,10 +146,6 @@ def _received(store: Store, identity: str, sha256: str, folder: Path) -> dict[st
             raise DataError("nothing was sent", code="absent", file=store.uri, remedy="submit it again")
         time.sleep(_STEP_SECONDS)
     return unbundle(sent, folder / "work")
-
-
-def _print_result(document: Mapping[str, Any]) -> None:
-    print(RESULT + json.dumps(document, default=str), flush=True)
 
 
 if __name__ == "__main__":

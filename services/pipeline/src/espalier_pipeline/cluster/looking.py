@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 from espalier_sdk.errors import SpecError
 
 from espalier_pipeline.cluster.access import Cluster, asking, plain
-from espalier_pipeline.cluster.driver import RESULT
+from espalier_pipeline.cluster.carried import Carried
 from espalier_pipeline.cluster.segments import LABEL
-from espalier_pipeline.cluster.submitting import Job, ended, follow
+from espalier_pipeline.cluster.submitting import Job, ended, folder_of, follow
 
 
 def submissions(cluster: Cluster) -> list[dict[str, Any]]:
@@ -52,14 +53,17 @@ def find(cluster: Cluster, begins: str) -> Job:
     return Job(cluster, names[0])
 
 
-def print_logs(job: Job, *, following: bool) -> int:
-    """Prints a driver's log as it is, or until the Job ends, and returns the exit code."""
+def print_logs(job: Job, *, following: bool, home: Path) -> int:
+    """Prints a driver's log as it is, or to the Job's end, keeps the report in the home, and returns the exit code."""
     if following:
-        return follow(job)
+        return follow(job, home=home)
+    carried = Carried()
     for pod in job.pods():
         for line in job.log(pod["metadata"]["name"]).splitlines():
-            if not line.startswith(RESULT):
+            if not carried.takes(line):
                 print(line)
+    if path := carried.write_report(folder_of(job, home)):
+        print(f"{'report':<16} {path}")
     return 0
 
 

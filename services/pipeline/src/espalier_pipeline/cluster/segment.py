@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from espalier_runtime.store import Store
 from espalier_sdk import PluginUse
 from espalier_sdk.errors import DataError, EspalierError, ThresholdMissed
 
+from espalier_pipeline.cluster.carried import packed
 from espalier_pipeline.cluster.segments import bundle_path, outcome_path
 from espalier_pipeline.commands.printing import print_problems
 from espalier_pipeline.driver import run
@@ -25,6 +28,8 @@ from espalier_pipeline.packing import unbundle
 from espalier_pipeline.places import Places
 from espalier_pipeline.tables import render
 from espalier_pipeline.view import PlainView
+
+_LINES = 40  # of a log
 
 
 def main(
@@ -43,6 +48,7 @@ def main(
             outcome = _perform(store, identity, sha256, Path(folder), only=only, candidate=candidate)
         except EspalierError as error:
             print_problems(error.problems)
+            _print_ends([problem.file for problem in error.problems if problem.file])
             problems = [problem.to_json() for problem in error.problems]
             outcome = {"exit_code": error.exit_code, "retryable": error.retryable, "errors": problems}
     text = json.dumps(outcome, default=str).encode()
@@ -62,13 +68,23 @@ def _perform(
     result = run(
         work / request["spec"], only=only, candidate=candidate, overrides=request["overrides"], view=PlainView()
     )
+    report, result.report = result.report, None  # its path is this pod's: the driver's log carries it
     print(render(result), flush=True)
-    document = result.document()
+    outcome = {"retryable": False, "result": result.document(), "report": packed(report) if report else None}
     if result.refusal:
         print_problems(result.refusal.problems)
-        return {"exit_code": result.refusal.exit_code, "retryable": False, "result": document}
+        return {**outcome, "exit_code": result.refusal.exit_code}
     met = (result.objective() or {"met": True})["met"]
-    return {"exit_code": 0 if met else ThresholdMissed.exit_code, "retryable": False, "result": document}
+    return {**outcome, "exit_code": 0 if met else ThresholdMissed.exit_code}
+
+
+def _print_ends(files: Sequence[str]) -> None:
+    """Prints how the logs end that errors name: they lie in a pod that goes."""
+    for path in map(Path, files):
+        if path.suffix == ".log" and path.is_file():
+            with path.open(encoding="utf-8", errors="replace") as lines:
+                for line in deque(lines, maxlen=_LINES):
+                    print(f"  {path.stem}: {line.rstrip()}", flush=True)
 
 
 if __name__ == "__main__":

@@ -20,12 +20,13 @@ from espalier_runtime.specs.reading import choices_of
 from espalier_sdk.errors import EXIT_INTERRUPTED, ClusterError, DataError
 
 from espalier_pipeline.cluster.access import Cluster, Installation, asking, events_of, plain, status_of
-from espalier_pipeline.cluster.driver import RESULT
+from espalier_pipeline.cluster.carried import Carried
 from espalier_pipeline.cluster.pending import why_refused, why_waiting
 from espalier_pipeline.cluster.receive import RECEIVED
 from espalier_pipeline.cluster.segments import LABEL, identity_of, waves
 from espalier_pipeline.commands.printing import print_next
-from espalier_pipeline.packing import bundle, pack, write_request
+from espalier_pipeline.packing import SUBMISSIONS, bundle, pack, write_request
+from espalier_pipeline.places import Places
 from espalier_pipeline.reading import load_checked
 
 MOST_BYTES = 500 * 2**20
@@ -81,28 +82,37 @@ def submit(
             print(json.dumps({"job": identity, "namespace": namespace}))
         print_next(shlex.join(["espalier", "logs", identity, "-f", "-n", namespace]))
         return 0
-    return follow(job, as_json=as_json)
+    return follow(job, home=Places.of(path).home, as_json=as_json)
 
 
-def follow(job: Job, *, as_json: bool = False) -> int:
-    """Prints a driver's log until its Job ends, and returns the exit code; Ctrl-C leaves the Job running."""
-    result: str | None = None
+def follow(job: Job, *, home: Path, as_json: bool = False) -> int:
+    """Prints a driver's log until its Job ends, keeps the report in the home, and returns the exit code.
+
+    Ctrl-C leaves the Job running.
+    """
+    carried = Carried()
     try:
         for line in job.lines():
-            if line.startswith(RESULT):
-                result = line.removeprefix(RESULT)
-            else:
+            if not carried.takes(line):
                 print(line, file=sys.stderr if as_json else sys.stdout, flush=True)
     except KeyboardInterrupt:
         namespace = job.cluster.namespace
         print(f"\nleft running: espalier logs {job.name} -f -n {namespace}", file=sys.stderr)
         return EXIT_INTERRUPTED
-    if as_json and result is not None:
-        print(result)
+    report = carried.write_report(folder_of(job, home))
+    if as_json and carried.result is not None:
+        print(json.dumps(carried.result))
+    elif report:
+        print(f"{'report':<16} {report}")
     code = job.exit_code()
     if not as_json:
         print_next(shlex.join(["espalier", "runs", job.name, "-n", job.cluster.namespace]))
     return code
+
+
+def folder_of(job: Job, home: Path) -> Path:
+    """Returns where a home keeps what came back from a submission."""
+    return home / SUBMISSIONS / job.name
 
 
 class Job:

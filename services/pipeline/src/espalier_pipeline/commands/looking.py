@@ -160,9 +160,10 @@ def logs(
     if namespace is not None:
         from espalier_pipeline.cluster import looking
         from espalier_pipeline.cluster.access import Cluster
+        from espalier_pipeline.places import Places
 
         job = looking.find(Cluster.of_user(namespace, context=context), run_id)
-        return looking.print_logs(job, following=follow)
+        return looking.print_logs(job, following=follow, home=Places.of(home=home).home)
 
     from espalier_pipeline.records import RunRecord
 
