@@ -3,7 +3,8 @@
     python tests/benchmarks/ways.py SET --data FOLDER [--ways scratch full lora ...] [--seeds 1] [--home FOLDER]
 
 SET is sst2, clinc150, emobank-v, -a, -d, xquad, shakespeare, gsm8k, dpo or kto; FOLDER holds the data sets,
-each in a folder of its own under its published file names. A way is a method, or a learner and a method (`dpo-lora`).
+each in a folder of its own under its published file names. A way is a method, or a learner and a method (`dpo-lora`),
+or either with a control (`full+head-rate`).
 2,000 rows are learned from, or all where there are fewer; the rest of what a set holds out is measured, and nothing is
 tuned on it. Prints a table in Markdown, a line per way, each value with its 95 % bootstrap interval (of the first seed)
 or, with several seeds, as mean and standard deviation.
@@ -203,6 +204,9 @@ _DECODER = {"family": "llama", "layers": 4, "hidden_size": 192, "heads": 4, "voc
 def candidate(way: str, chosen: Set) -> dict[str, Any]:
     """Returns a way of building the model as a spec says it."""
     training = dict(chosen.training)
+    way, _, control = way.partition("+")
+    if control:
+        return candidate(way, chosen) | {"controls": [control]}
     learner, _, rest = way.partition("-")
     if learner in LEARNERS:
         return candidate(rest, chosen) | {"learner": {"name": learner, "config": LEARNERS[learner]}}
@@ -221,7 +225,7 @@ def candidate(way: str, chosen: Set) -> dict[str, Any]:
 
 def document(chosen: Set, ways: Sequence[str], *, seed: int) -> dict[str, Any]:
     """Returns the whole spec."""
-    candidates = {way: candidate(way, chosen) for way in ways}
+    candidates = {way.replace("+", "-"): candidate(way, chosen) for way in ways}
     data: dict[str, Any] = {"rows": _source("rows.jsonl", split=True)}
     if chosen.decoder:
         data["web"] = _source("web.jsonl", split=False)
@@ -234,7 +238,7 @@ def document(chosen: Set, ways: Sequence[str], *, seed: int) -> dict[str, Any]:
             "training": {"epochs": 10, "max_tokens": 256},
         }
         for way in ways:
-            candidates[way]["data"] = "rows"
+            candidates[way.replace("+", "-")]["data"] = "rows"
     for one in candidates.values():
         one["training"]["seed"] = seed
     return {
