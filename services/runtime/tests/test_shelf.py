@@ -17,11 +17,6 @@ SENT = gzip.compress(b"spec" * 1000, mtime=0)  # pyarrow would unpack it, by its
 HASH = hashlib.sha256(SENT).hexdigest()
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store.open(str(tmp_path / "store"))
-
-
 def test_what_was_put_is_fetched_and_compared(store: Store, tmp_path: Path) -> None:
     assert shelf.get(store, "submissions/a/x.gz") is None
     assert not shelf.fetch(store, "submissions/a/x.gz", tmp_path / "out", sha256=HASH)
@@ -32,26 +27,26 @@ def test_what_was_put_is_fetched_and_compared(store: Store, tmp_path: Path) -> N
     assert not shelf.fetch(store, "submissions/a/x.gz", tmp_path / "out", sha256="0" * 64)
 
 
-def test_half_of_a_file_is_none(store: Store, tmp_path: Path) -> None:
+def test_half_of_a_file_is_none(folder_store: Store, tmp_path: Path) -> None:
     def broken() -> Iterator[bytes]:
         yield SENT[:10]
         raise DataError("the sender went away")
 
     with pytest.raises(DataError, match="went away"):
-        shelf.put(store, "submissions/a/x.gz", broken())
+        shelf.put(folder_store, "submissions/a/x.gz", broken())
     with pytest.raises(DataError, match="not those that were sent"):
-        shelf.put(store, "submissions/a/x.gz", shelf.check_bytes([SENT, b"more"], sha256=HASH))
-    assert shelf.get(store, "submissions/a/x.gz") is None
+        shelf.put(folder_store, "submissions/a/x.gz", shelf.check_bytes([SENT, b"more"], sha256=HASH))
+    assert shelf.get(folder_store, "submissions/a/x.gz") is None
     assert [path for path in (tmp_path / "store").rglob("*") if path.is_file()] == []
 
 
-def test_what_nobody_has_touched_is_found_and_removed(store: Store, tmp_path: Path) -> None:
+def test_what_nobody_has_touched_is_found_and_removed(folder_store: Store, tmp_path: Path) -> None:
     for name in ("old/sent", "old/1/data.json", "young/sent", "young/1/data.json"):
-        shelf.put(store, f"submissions/{name}", [SENT])
+        shelf.put(folder_store, f"submissions/{name}", [SENT])
     for path in (tmp_path / "store" / "submissions").rglob("*"):
         if path.is_file() and "young/1" not in path.as_posix():
             os.utime(path, (1, 1))
-    assert shelf.left_alone(store, "submissions", seconds=3600) == ["submissions/old"]
-    shelf.remove(store, "submissions/old")
-    assert shelf.get(store, "submissions/old/sent") is None
-    assert shelf.get(store, "submissions/young/sent") == SENT
+    assert shelf.left_alone(folder_store, "submissions", seconds=3600) == ["submissions/old"]
+    shelf.remove(folder_store, "submissions/old")
+    assert shelf.get(folder_store, "submissions/old/sent") is None
+    assert shelf.get(folder_store, "submissions/young/sent") == SENT

@@ -5,42 +5,20 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from espalier_runtime.store import Attempt, Store
-from espalier_runtime.testing import s3_bucket, s3_environment, s3_server
 from espalier_sdk import ArtifactRef, DataError, Manifest
 
 REQUEST = "ab" * 32
-FILES = {"part-00000.parquet": b"one" * 1000, "deep/part-00001.parquet": b"two", "empty": b""}
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[str]:
-    with s3_server() as endpoint:
-        if endpoint is None:
-            pytest.skip("moto's server is not installed: the store is not tried on S3")
-        yield endpoint
-
-
-@pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.servers)])
-def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    monkeypatch.setenv("ESPALIER_CACHE", str(tmp_path / "cache"))
-    if request.param == "folder":
-        return Store.open(str(tmp_path / "store"))
-    endpoint = request.getfixturevalue("s3")
-    for name, value in s3_environment(endpoint).items():
-        monkeypatch.setenv(name, value)
-    return Store.open(f"{s3_bucket(endpoint)}/store")
-
-
-@pytest.fixture
-def folder_store(tmp_path: Path) -> Store:
-    """A store on a folder, for what does not depend on the file system."""
-    return Store.open(str(tmp_path / "store"))
+FILES = {
+    "part-00000.parquet": b"one" * 1000,
+    "deep/part-00001.parquet": b"two",
+    "empty": b"",
+    "lines.txt.gz": b"its name says more than it is" * 10,  # pyarrow would compress it, by its name
+}
 
 
 def write(attempt: Attempt, files: dict[str, bytes] = FILES) -> None:
@@ -294,7 +272,7 @@ def test_many_files_stand_in_a_list_of_their_own(store: Store, monkeypatch: pyte
     manifest = publish(store)
     assert manifest.files == ()
     assert manifest.file_list is not None
-    assert (manifest.file_list.count, manifest.size_bytes) == (3, 3003)
+    assert (manifest.file_list.count, manifest.size_bytes) == (len(FILES), sum(map(len, FILES.values())))
     assert [entry.path for entry in store.files(manifest)] == sorted(FILES)
     opened = store.open_artifact(manifest.ref())
     assert (opened.folder / "deep" / "part-00001.parquet").read_bytes() == b"two"

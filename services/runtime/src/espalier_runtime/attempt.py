@@ -107,7 +107,7 @@ class Attempt:
                 if path.is_file():
                     relative = path.relative_to(folder).as_posix()
                     target = self.store._path(f"attempts/{self.id}/{name}/{relative}")
-                    with path.open("rb") as file, self.store._fs.open_output_stream(target) as stream:
+                    with path.open("rb") as file, self.store._fs.open_output_stream(target, compression=None) as stream:
                         shutil.copyfileobj(file, stream, _CHUNK)
 
     def _beat(self) -> None:

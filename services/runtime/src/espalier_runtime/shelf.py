@@ -24,7 +24,7 @@ def put(store: Store, relative: str, chunks: Iterable[bytes]) -> None:
     path = store._path(relative)
     with store_errors(store.uri):
         if not store.local:
-            with store._fs.open_output_stream(path) as stream:
+            with store._fs.open_output_stream(path, compression=None) as stream:
                 for chunk in chunks:
                     stream.write(chunk)
             return

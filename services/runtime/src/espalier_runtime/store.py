@@ -318,7 +318,7 @@ class Store:
         path = self._path(relative)
         with store_errors(self.uri):
             if not self.local:
-                with self._fs.open_output_stream(path) as stream:
+                with self._fs.open_output_stream(path, compression=None) as stream:
                     stream.write(content)
                 return
             target = Path(path)

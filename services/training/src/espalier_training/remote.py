@@ -63,25 +63,24 @@ class RemoteCheckpoints:
         self.commit(folder)
 
     def newest(self, home: Path) -> Checkpoint | None:
-        """Returns a copy of the newest whole checkpoint, below `home`; what is damaged is removed from the store."""
+        """Returns a copy of the newest whole checkpoint, below `home`, where no other stays.
+
+        What is damaged, or was never committed, is removed from the store.
+        """
         for name in self._names():
             if found := self.pull(home / name):
                 return found
             shelf.remove(self._store, f"{self._at}/{name}")
+        _remove(home.glob(f"{PREFIX}*"))
         return None
 
     def pull(self, folder: Path) -> Checkpoint | None:
-        """Makes a folder of this machine the copy of a checkpoint; None where that is not committed, or damaged.
-
-        Other checkpoints beside it are removed.
-        """
+        """Makes a folder of this machine the copy of a checkpoint and removes others; None where it is not whole."""
         with _lost():
             record = shelf.get(self._store, f"{self._at}/{folder.name}/{COMMITTED}")
             if record is None:
                 return None
-            for other in folder.parent.glob(f"{PREFIX}*"):
-                if other != folder:
-                    shutil.rmtree(other)
+            _remove(other for other in folder.parent.glob(f"{PREFIX}*") if other != folder)
             for entry in map(FileEntry.model_validate, json.loads(record)["files"]):
                 target, there = folder / entry.path, f"{self._at}/{folder.name}/{entry.path}"
                 target.parent.mkdir(parents=True, exist_ok=True)
@@ -116,6 +115,11 @@ class RemoteCheckpoints:
 def first_of_machine() -> bool:
     """Tells whether this worker is the one of its machine that copies files; torch numbers them."""
     return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+def _remove(folders: Iterable[Path]) -> None:
+    for folder in folders:
+        shutil.rmtree(folder)
 
 
 @contextmanager
