@@ -155,7 +155,7 @@ _PAIRS: dict[str, Any] = {
 }
 _THUMBS: dict[str, Any] = {"name": "generation", "config": {"prompt": "prompt", "completion": "chosen"}}
 _BITS = ("bits-per-byte", "perplexity")
-_WRITTEN = {"epochs": 6, "max_tokens": 256}
+_WRITTEN = {"epochs": 3, "max_tokens": 256}
 SETS = {
     "sst2": Set(sst2, _LABELS, ("accuracy", "f1"), _ACCURACY, {"epochs": 3, "max_tokens": 64}),
     "clinc150": Set(clinc150, _LABELS, ("accuracy", "f1"), _ACCURACY, {"epochs": 10, "max_tokens": 48}),
@@ -168,7 +168,7 @@ SETS = {
         {"name": "question-answering", "config": {}},
         ("squad",),
         ("squad_f1", "squad_exact_match"),
-        {"epochs": 8, "max_tokens": 256},
+        {"epochs": 4, "max_tokens": 256},
     ),
     "shakespeare": Set(shakespeare, _PLAIN, _BITS, ("bits_per_byte", "perplexity"), _WRITTEN, decoder=True),
     "dpo": Set(
