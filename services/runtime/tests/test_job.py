@@ -47,6 +47,22 @@ def test_the_same_request_is_worked_on_once(place: Workplace, tmp_path: Path) ->
     assert [entry.path for entry in first.files] == ["first.txt", "second.txt"]
 
 
+def test_what_is_left_for_afterwards_is_done_when_the_artifact_is_published_and_only_then(place: Workplace) -> None:
+    seen = []
+
+    def work(job: Job, *, fails: bool) -> dict[str, Any]:
+        job.afterwards.append(lambda: seen.append(place.store.find_request(job.request.digest())))
+        if fails:
+            raise DataError("it broke")
+        return dict(stage.work(job))
+
+    with pytest.raises(DataError, match="it broke"):
+        perform(stage.request(), lambda job: work(job, fails=True), place)
+    assert seen == []
+    manifest, _ = perform(stage.request(), lambda job: work(job, fails=False), place)
+    assert seen == [manifest.ref()]
+
+
 def test_another_request_is_worked_on(place: Workplace) -> None:
     first, _ = perform(stage.request(), stage.work, place)
     other, cached = perform(stage.request(what={"rows": 4}), stage.work, place)

@@ -13,7 +13,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ class Job:
     progress: Progress
     workplace: Workplace
     attempt: Attempt | None = None
+    afterwards: list[Callable[[], None]] = field(default_factory=list)  # called when the artifact is published
 
     @property
     def beside_uri(self) -> str:
@@ -121,6 +122,8 @@ def perform(request: StageRequest, run: Run, workplace: Workplace) -> tuple[Mani
                 metrics=metrics,
                 provenance=_provenance(request, started),
             )
+            for finish in job.afterwards:
+                finish()
         except OSError as error:
             failure = _failure_of(error, store.uri)
             _leave_failure(attempt, failure)

@@ -112,6 +112,14 @@ class RemoteCheckpoints:
         return sorted(found, key=step_of, reverse=True)
 
 
+def forget(folder: Path, store: Store, request: str) -> None:
+    """Removes a training's checkpoints, its model being published; what cannot be removed now, `store gc` removes."""
+    shutil.rmtree(folder, ignore_errors=True)
+    if not store.local:
+        with contextlib.suppress(ConnectionError):
+            RemoteCheckpoints(store, request).remove()
+
+
 def first_of_machine() -> bool:
     """Tells whether this worker is the one of its machine that copies files; torch numbers them."""
     return os.environ.get("LOCAL_RANK", "0") == "0"

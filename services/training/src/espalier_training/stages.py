@@ -18,7 +18,7 @@ from espalier_sdk.errors import SpecError
 from espalier_training.checkpoints import bring
 from espalier_training.job import PROGRESS, TrainJob
 from espalier_training.prepare import prepare
-from espalier_training.remote import RemoteCheckpoints
+from espalier_training.remote import RemoteCheckpoints, forget
 
 
 def fetch_base(job: Job) -> dict[str, Any]:
@@ -57,11 +57,12 @@ def trained(job: Job, prepared: ArtifactRef, fit: Callable[[TrainJob], dict[str,
     """Trains by `fit`, passes its progress on, and leaves what was logged beside the model; returns the metrics."""
     assert job.request.candidate is not None, "a train request names its candidate"
     train_job = make_job(job.spec, job.request.candidate, job, prepared)
-    remote = RemoteCheckpoints.of(train_job)
+    assert train_job.checkpoints, "a stage has a home"
+    folder, remote = Path(train_job.checkpoints), RemoteCheckpoints.of(train_job)
+    job.afterwards.append(lambda: forget(folder, job.workplace.store, train_job.request))
     from_checkpoint = job.spec.candidates[job.request.candidate].where.from_checkpoint
     if from_checkpoint:
-        assert train_job.checkpoints, "a stage has a home"
-        source, folder = Path(from_checkpoint), Path(train_job.checkpoints)
+        source = Path(from_checkpoint)
         bring(source, folder, request=train_job.request)
         if remote:
             remote.adopt(folder / source.name)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 def train(job: TrainJob, *, out: Path, rank: int = 0, on_validation: OnValidation | None = None) -> dict[str, Any]:
     """Trains one candidate and, on rank 0, writes the model folder; returns what was measured.
 
-    Goes on from the newest committed checkpoint of `job.checkpoints`, and removes them when the model is written.
+    Goes on from the newest committed checkpoint; all stay, since the model is not published yet (`forget`).
     `on_validation` hears every validation loss on rank 0, after a resumption those from before it first.
     Keys: steps, train_seconds (optimizer steps only), load_seconds, steps_per_second, tokens_per_second,
     peak_memory_bytes, trainable_parameters, parameters, size_bytes, train_loss, validation_loss, best_step,
@@ -83,10 +83,8 @@ def train(job: TrainJob, *, out: Path, rank: int = 0, on_validation: OnValidatio
         forgetting = recall.after(model) if recall else None
         if rank == 0:
             work.save(model, out)
-            if remote:
-                remote.remove()
-        if job.checkpoints and (first_of_machine() if remote else rank == 0):
-            shutil.rmtree(folder)
+        if remote and first_of_machine():
+            shutil.rmtree(folder)  # copies
     return _measured(setting, phases, parameters, ended, best=best) | {
         "load_seconds": round(loaded - started, 3),
         "peak_memory_bytes": memory.bytes,

@@ -6,7 +6,6 @@ A study that was killed goes on: the ledger in the home has what finished trials
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from espalier_sdk.artifacts import digest_of
 from espalier_sdk.errors import TrainingFailed
 
 from espalier_training.ledger import Ledger, Record
-from espalier_training.remote import RemoteCheckpoints
+from espalier_training.remote import forget
 from espalier_training.search import Search
 from espalier_training.trial import Told
 
@@ -110,6 +109,4 @@ def _sweep(search: Search, told: Told, job: Job) -> None:
     for record in search.records:
         if record.state == "stopped":
             _, request = told.request(search.values(record.point), 0, job.plugins)
-            shutil.rmtree(Path(told.home) / "checkpoints" / request.digest(), ignore_errors=True)
-            if not job.workplace.store.local:
-                RemoteCheckpoints(job.workplace.store, request.digest()).remove()
+            forget(Path(told.home) / "checkpoints" / request.digest(), job.workplace.store, request.digest())

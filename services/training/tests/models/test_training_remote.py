@@ -16,7 +16,7 @@ from espalier_runtime.store import Store
 from espalier_runtime.testing import s3_bucket, s3_environment, s3_server
 from espalier_training.checkpoints import commit
 from espalier_training.job import TrainJob
-from espalier_training.remote import RemoteCheckpoints
+from espalier_training.remote import RemoteCheckpoints, forget
 from espalier_training.train import train
 
 from .made import content, make
@@ -39,6 +39,12 @@ def job(environment: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory
     uri = s3_bucket(environment["AWS_ENDPOINT_URL"]) + "/store"
     made = make(tmp_path_factory.mktemp("remote"), Store.open(uri)).job
     return replace(made, checkpoint_steps=3)  # 12 steps, 6 in an epoch
+
+
+@pytest.fixture(autouse=True)
+def nothing_before(job: TrainJob) -> None:
+    """Each test begins without checkpoints."""
+    shelf.remove(Store.open(job.store), f"{shelf.CHECKPOINTS}/{job.request}")
 
 
 @pytest.fixture
@@ -64,8 +70,18 @@ def test_a_new_machine_goes_on_from_the_store_to_the_same_bytes(
     metrics = train(lost(job, tmp_path / "second"), out=tmp_path / "resumed")
     assert metrics["resumed_at"] == 9
     assert content(tmp_path / "resumed") == unbroken
-    assert kept(job) == []
     assert not (tmp_path / "second").exists()
+
+
+def test_a_model_that_is_lost_before_it_is_published_costs_no_more_than_a_checkpoint(
+    job: TrainJob, unbroken: Mapping[str, bytes], tmp_path: Path
+) -> None:
+    train(lost(job, tmp_path / "first"), out=tmp_path / "first model")
+    assert kept(job) == ["checkpoint-6", "checkpoint-9"]
+    assert train(lost(job, tmp_path / "second"), out=tmp_path / "resumed")["resumed_at"] == 9
+    assert content(tmp_path / "resumed") == unbroken
+    forget(tmp_path / "second", Store.open(job.store), job.request)
+    assert kept(job) == []
 
 
 def test_what_is_damaged_in_the_store_is_passed_over(
@@ -140,7 +156,6 @@ def test_two_machines_without_a_common_disk_go_on_together(job: TrainJob, tmp_pa
         machine.join(60)
     assert told == {0: (["checkpoint-6", "checkpoint-9"], 9), 1: (["checkpoint-6", "checkpoint-9"], 9)}
     assert content(tmp_path / "resumed") == content(tmp_path / "unbroken")
-    assert kept(job) == []
 
 
 def _machine(job: TrainJob, rank: int, folder: Path, queue: Any) -> None:
@@ -156,7 +171,7 @@ def _machine(job: TrainJob, rank: int, folder: Path, queue: Any) -> None:
 
     told = None
     try:
-        train(lost(job, folder / f"whole-{rank}"), out=out("unbroken"), rank=rank)
+        train(replace(job, checkpoints=None), out=out("unbroken"), rank=rank)
         with pytest.MonkeyPatch.context() as patch:
             broken(lost(job, folder / f"first-{rank}"), 10, patch, out=out("nothing"), rank=rank)
         there = kept(job)
