@@ -84,6 +84,7 @@ def test_two_pods_train_together_one_is_lost_and_the_model_is_served(server: str
         wait_until("the champion answers", lambda: _answers(client), seconds=300)
     _mlflow_keeps_files_in(store)
     helm("uninstall", RELEASE, "--wait")
+    kubectl("delete", "jobs", "-l", "espalier.dev/submission", "--wait")
     command(program("KUBECTL"), "delete", "namespace", NAMESPACE, "--wait")
 
 
