@@ -83,6 +83,8 @@ def test_many_classes_are_seen_more_often(tmp_path: Path, classes: int, rows: in
         "full": epochs,
         "lora": epochs,
     }
+    head_rate = {name: [one.name for one in spec.candidates[name].controls] for name in ("full", "lora")}
+    assert head_rate == dict.fromkeys(("full", "lora"), ["head-rate"] if classes > 20 else [])
 
 
 def test_a_spec_that_is_there_is_not_overwritten(tmp_path: Path) -> None:

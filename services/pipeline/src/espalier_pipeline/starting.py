@@ -19,6 +19,7 @@ from espalier_pipeline.packed import packed_folder
 from espalier_pipeline.reading import check
 
 EXAMPLES = {"classification": "support-triage"}
+_MANY_CLASSES = 20
 _LEFT_OUT = shutil.ignore_patterns(".espalier", "__pycache__", "demo.py", "questions.jsonl")
 
 
@@ -72,9 +73,13 @@ def _spec(found: Guess, data: Sequence[Path], out: Path) -> str:
     config = {"paths": [os.path.relpath(path.resolve(), folder) for path in data], **found.options}
     group = f", group: {_scalar(found.group)}" if found.group else ""
     tokens = _tokens(found)
-    many = found.rows >= 3000
-    # Few examples need more steps and higher rates to move at all (tried on the support-triage example).
-    batch, full_rate, lora_rate = (16, "1.0e-4", "1.0e-3") if many else (8, "2.0e-4", "4.0e-3")
+    many, many_classes = found.rows >= 3000, found.facts[found.target].distinct > _MANY_CLASSES
+    # Few examples need more steps and higher rates to move at all (tried on the support-triage example); a head of many
+    # classes needs a rate of its own (tried on clinc150).
+    batch = 16 if many else 8
+    full_rate, lora_rate = ("1.0e-4", "1.0e-3") if many or many_classes else ("2.0e-4", "4.0e-3")
+    control = "    controls: [head-rate]           # the head of many classes learns ten times as fast\n"
+    controls = control if many_classes else ""
     epochs = _epochs(found, least=2 if many else 4)
     return f"""\
 # Written by `espalier init` from {", ".join(_one_line(path.name) for path in data)}. Every line may be changed.
@@ -104,12 +109,12 @@ candidates:
   full:                             # every weight of a pre-trained encoder
     strategy: full-finetune
     base: minilm
-    training: {{epochs: {epochs}, batch_size: {batch}, learning_rate: {full_rate}, max_tokens: {tokens}}}
+{controls}    training: {{epochs: {epochs}, batch_size: {batch}, learning_rate: {full_rate}, max_tokens: {tokens}}}
   lora:                             # the encoder stays as it is; low-rank updates and the head are trained
     strategy: peft
     base: minilm
     peft: {{name: lora, config: {{rank: 8}}}}
-    training: {{epochs: {epochs}, batch_size: {batch}, learning_rate: {lora_rate}, max_tokens: {tokens}}}
+{controls}    training: {{epochs: {epochs}, batch_size: {batch}, learning_rate: {lora_rate}, max_tokens: {tokens}}}
 
 serve:
   endpoint: {name}
