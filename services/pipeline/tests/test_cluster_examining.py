@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from espalier_pipeline.cluster.examining import amount_of, differences, requests_of
+from espalier_pipeline.cluster.examining import amount_of, differences, lacking, requests_of
 from espalier_runtime.plugins import Plugins
 
 
@@ -14,6 +14,21 @@ from espalier_runtime.plugins import Plugins
 )
 def test_quantities_are_numbers(text: str, amount: float) -> None:
     assert amount_of(text) == amount
+
+
+def test_kinds_and_fields_of_kuberay_that_are_not_there_are_named() -> None:
+    def kind(*fields: str) -> dict[str, Any]:
+        return {"properties": {"spec": {"properties": {name: {} for name in fields}}}}
+
+    whole = {
+        "io.ray.v1.RayCluster": kind("authOptions", "headGroupSpec"),
+        "io.ray.v1.RayJob": kind("preRunningDeadlineSeconds"),
+        "io.ray.v1.RayService": kind("rayClusterDeletionDelaySeconds"),
+    }
+    assert lacking(whole) == []
+    assert lacking({}) == ["RayCluster", "RayJob", "RayService"]
+    older = whole | {"io.ray.v1.RayCluster": kind("headGroupSpec")}
+    assert lacking(older) == ["RayCluster.spec.authOptions (an older KubeRay)"]
 
 
 def test_requests_of_all_containers_are_summed() -> None:

@@ -17,7 +17,12 @@ from espalier_pipeline.cluster.segments import CPU_POOL
 from espalier_pipeline.doctor import finding
 
 _LEAST = (1, 30)  # of Kubernetes; the chart asks for the same
-_KINDS = ("rayclusters", "rayjobs", "rayservices")
+_NEEDED = {  # kinds of KubeRay, and the newest field of each that is used: an older operator drops it without a word
+    "RayCluster": "authOptions",
+    "RayJob": "preRunningDeadlineSeconds",
+    "RayService": "rayClusterDeletionDelaySeconds",
+}
+_DEFINITIONS = "/openapi/v3/apis/ray.io/v1"
 _RIGHTS = (  # group, resource, verb: what `submit`, `runs`, `logs` and `stop` do
     ("batch", "jobs", "create"),
     ("batch", "jobs", "list"),
@@ -90,14 +95,29 @@ def _kuberay() -> Iterator[dict[str, Any]]:
 
     try:
         with asking("ray.io/v1"):
-            told = client.CustomObjectsApi().get_api_resources("ray.io", "v1")
-        kinds = {one.name for one in told.resources}
+            api = client.ApiClient()
+            answered = api.call_api(*api.param_serialize("GET", _DEFINITIONS, auth_settings=["BearerToken"]))
+            answered.read()
+            told: Any = api.response_deserialize(answered, {"200": "object"}).data
+        schemas = told["components"]["schemas"]
     except ClusterError as error:
         if status_of(error) != 404:
             raise
-        kinds = set()
-    missing = [kind for kind in _KINDS if kind not in kinds]
+        schemas = {}
+    missing = lacking(schemas)
     yield finding("kuberay", not missing, f"no {', '.join(missing)}" if missing else "ray.io/v1", OPERATOR)
+
+
+def lacking(schemas: Mapping[str, Any]) -> list[str]:
+    """Returns what of KubeRay is needed and not among the API server's definitions: kinds, and fields of their spec."""
+    missing = []
+    for kind, field in _NEEDED.items():
+        schema = schemas.get(f"io.ray.v1.{kind}")
+        if schema is None:
+            missing.append(kind)
+        elif field not in schema["properties"]["spec"].get("properties", {}):
+            missing.append(f"{kind}.spec.{field} (an older KubeRay)")
+    return missing
 
 
 def _rights(namespace: str) -> Iterator[dict[str, Any]]:
