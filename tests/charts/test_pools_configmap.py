@@ -26,7 +26,7 @@ def test_a_gpu_pool_has_a_small_head_and_workers_that_start_all_or_wait_all(char
     assert pool["gpus"] == 1
     head = pool["rayClusterSpec"]["headGroupSpec"]
     assert head["rayStartParams"]["num-cpus"] == "0"
-    assert head["template"]["spec"]["containers"][0]["resources"]["requests"] == {"cpu": "300m", "memory": "1Gi"}
+    assert head["template"]["spec"]["containers"][0]["resources"]["requests"] == {"cpu": "300m", "memory": "2Gi"}
     assert "tolerations" not in head["template"]["spec"]
     assert "nodeSelector" not in head["template"]["spec"]
     (group,) = pool["rayClusterSpec"]["workerGroupSpecs"]
