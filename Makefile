@@ -65,7 +65,7 @@ test-integration: setup ## The tests that need Ray, a server or a browser; two a
 test-full: setup-four-bits test setup-deepspeed ## All tests; bitsandbytes and DeepSpeed, which some need, stay in .venv
 	$(BIN)/python -m pytest -m heavy tests/integration
 
-e2e: setup ## The whole story on a cluster, `make e2e KUBECONFIG=...`: HELM, KUBECTL, E2E_NAMESPACE, E2E_VALUES are optional
+e2e: setup ## The whole story on a cluster, `make e2e KUBECONFIG=...`: HELM, KUBECTL, E2E_NAMESPACE, E2E_VALUES, E2E_S3 are optional
 	$(BIN)/python -m pytest -s -x --timeout 3600 tests/e2e
 
 lint: setup ## Style, types, and the arrows between distributions

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from espalier_pipeline.client import Client
+from espalier_sdk.errors import EspalierError
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "charts" / "espalier"
@@ -74,6 +75,20 @@ def wait_until(what: str, true: Any, *, seconds: float, step: float = 1.0) -> fl
         assert time.monotonic() - begun < seconds, f"not within {seconds:g} s: {what}"
         time.sleep(step)
     return time.monotonic() - begun
+
+
+def wait_for_endpoint() -> None:
+    """Waits until KubeRay says that the release's endpoint is ready."""
+    wait_until("an endpoint is there", lambda: "serve-svc" in kubectl("get", "svc", "-o", "name"), seconds=600)
+    kubectl("wait", f"rayservice/{RELEASE}", "--for=condition=Ready", "--timeout=600s")
+
+
+def answers(client: Client, name: str, asked: Any) -> bool:
+    """Tells whether an endpoint answers a question."""
+    try:
+        return bool(client.ask(name, asked)["predictions"])
+    except EspalierError:
+        return False
 
 
 @contextmanager

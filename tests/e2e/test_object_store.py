@@ -16,11 +16,9 @@ from pathlib import Path
 
 import pyarrow.fs as pafs
 import pytest
-from espalier_pipeline.client import Client
 from espalier_runtime import shelf
 from espalier_runtime.store import Store
 from espalier_sdk import ArtifactRef
-from espalier_sdk.errors import EspalierError
 
 from .conftest import (
     CHART,
@@ -28,17 +26,20 @@ from .conftest import (
     NAMESPACE,
     RELEASE,
     SPEC,
+    answers,
     command,
     endpoint,
     get,
     helm,
     kubectl,
     program,
+    wait_for_endpoint,
     wait_until,
 )
 
 VALUES = Path(__file__).with_name("object-store-values.yaml")
 BUCKET = f"espalier-{uuid.uuid4().hex[:12]}"
+ASKED = {"message": "my parcel never came"}
 STORE = f"s3://{BUCKET}/e2e"
 TOGETHER = ["pool=pair", "workers=2", "cpus_per_worker=1", "zero_stage=2", "checkpoint_steps=10"]
 
@@ -81,7 +82,7 @@ def test_two_pods_train_together_one_is_lost_and_the_model_is_served(server: str
     assert manifest.metrics["resumed_at"] >= 10, manifest.metrics
     assert [shelf.folders(store, name) for name in (shelf.CHECKPOINTS, shelf.RAY)] == [[], []]
     with endpoint() as client:
-        wait_until("the champion answers", lambda: _answers(client), seconds=300)
+        wait_until("the champion answers", lambda: answers(client, "support", ASKED), seconds=300)
     _mlflow_keeps_files_in(store)
     helm("uninstall", RELEASE, "--wait")
     kubectl("delete", "jobs", "-l", "espalier.dev/submission", "--wait")
@@ -97,8 +98,7 @@ def _install(server: str) -> None:
     words = [word for name, value in where.items() for word in ("--set-string", f"storage.s3.{name}={value}")]
     words += ["--set", "storage.s3.enabled=true", "--set", "storage.s3.existingSecret.name=s3"]
     helm("install", RELEASE, CHART, "-f", VALUES, *words)
-    wait_until("an endpoint is there", lambda: "serve-svc" in kubectl("get", "svc", "-o", "name"), seconds=600)
-    kubectl("wait", f"rayservice/{RELEASE}", "--for=condition=Ready", "--timeout=600s")
+    wait_for_endpoint()
     helm("test", RELEASE, "--timeout", "10m")
 
 
@@ -110,13 +110,6 @@ def _committed(store: Store) -> list[str]:
             if shelf.get(store, f"{shelf.CHECKPOINTS}/{request}/{name}/committed.json"):
                 found.append(name)
     return found
-
-
-def _answers(client: Client) -> bool:
-    try:
-        return bool(client.ask("support", {"message": "my parcel never came"})["predictions"])
-    except EspalierError:
-        return False
 
 
 def _mlflow_keeps_files_in(store: Store) -> None:

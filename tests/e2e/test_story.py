@@ -28,6 +28,7 @@ from .conftest import (
     RELEASE,
     SPEC,
     VALUES,
+    answers,
     command,
     endpoint,
     get,
@@ -36,6 +37,7 @@ from .conftest import (
     program,
     refs,
     submitted,
+    wait_for_endpoint,
     wait_until,
 )
 
@@ -51,13 +53,6 @@ def told(step: str, seconds: float) -> None:
     print(f"{step:<44} {seconds:6.1f} s", flush=True)
 
 
-def answers(client: Client, name: str, asked: Any) -> bool:
-    try:
-        return bool(client.ask(name, asked)["predictions"])
-    except EspalierError:
-        return False
-
-
 def test_the_chart_is_installed_in_a_restricted_namespace_and_answers() -> None:
     command(program("KUBECTL"), "create", "namespace", NAMESPACE)
     labels = [f"pod-security.kubernetes.io/{mode}=restricted" for mode in ("enforce", "warn")]
@@ -65,8 +60,7 @@ def test_the_chart_is_installed_in_a_restricted_namespace_and_answers() -> None:
     begun = time.monotonic()
     installed = helm("install", RELEASE, CHART, "-f", VALUES)
     assert "PodSecurity" not in installed.stderr, installed.stderr
-    wait_until("an endpoint is there", lambda: "serve-svc" in kubectl("get", "svc", "-o", "name"), seconds=600)
-    kubectl("wait", f"rayservice/{RELEASE}", "--for=condition=Ready", "--timeout=600s")
+    wait_for_endpoint()
     with endpoint() as client:
         wait_until("the demo answers", lambda: answers(client, "demo", "my parcel never came"), seconds=300)
     told("helm install to the first answer", time.monotonic() - begun)

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .conftest import CHART, NAMESPACE, RELEASE, command, get, helm, kubectl, program, wait_until
+from .conftest import CHART, NAMESPACE, RELEASE, command, get, helm, kubectl, program, wait_for_endpoint, wait_until
 
 VALUES = Path(__file__).with_name("two-clusters-values.yaml")
 RATE = os.environ.get("E2E_RATE", "50")
@@ -21,8 +21,7 @@ RATE = os.environ.get("E2E_RATE", "50")
 def test_an_upgrade_under_load_fails_no_request() -> None:
     command(program("KUBECTL"), "create", "namespace", NAMESPACE)
     helm("install", RELEASE, CHART, "-f", VALUES)
-    wait_until("an endpoint is there", lambda: "serve-svc" in kubectl("get", "svc", "-o", "name"), seconds=600)
-    kubectl("wait", f"rayservice/{RELEASE}", "--for=condition=Ready", "--timeout=600s")
+    wait_for_endpoint()
     helm("test", RELEASE, "--timeout", "10m")
     _start_load()
     before = _active()
