@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from espalier_runtime.progress import Progress
 from espalier_runtime.specs import Candidate
+from espalier_runtime.store import Store
 from espalier_sdk.errors import DataError
 from espalier_training.ledger import Ledger
 from espalier_training.on_tune import _Asking, _Broken, _scheduler
@@ -31,7 +32,8 @@ def search(tmp_path: Path) -> Search:
 
 def _search(folder: Path) -> Search:
     assert CANDIDATE.tune is not None
-    return Search(CANDIDATE.tune, Ledger.open(folder / "ledger"), greater_is_better=True)
+    ledger = Ledger.open(folder / "ledger", Store.open(str(folder / "store")))
+    return Search(CANDIDATE.tune, ledger, greater_is_better=True)
 
 
 def _asking(search: Search) -> _Asking:

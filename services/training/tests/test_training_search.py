@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 from espalier_runtime.specs.models import TuneSpec
+from espalier_runtime.store import Store
+from espalier_runtime.testing import s3_bucket, s3_environment, s3_server
 from espalier_training.ledger import Ledger
 from espalier_training.search import Search
 
@@ -18,10 +20,10 @@ SPACE = {
 }
 
 
-def _search(path: Path, *, greater_is_better: bool = True, **tune: Any) -> Search:
+def _search(path: Path, *, greater_is_better: bool = True, store: str = "", **tune: Any) -> Search:
     return Search(
         TuneSpec.model_validate({"space": SPACE, "trials": 12} | tune),
-        Ledger.open(path),
+        Ledger.open(path, Store.open(store or str(path.parent / "store"))),
         greater_is_better=greater_is_better,
     )
 
@@ -75,6 +77,24 @@ def test_a_line_that_a_killed_process_left_half_written_is_passed_over(tmp_path:
     assert _search(tmp_path / "ledger").left == 9
 
 
+@pytest.mark.servers
+def test_beside_an_object_store_a_study_goes_on_where_the_disk_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with s3_server() as endpoint:
+        if endpoint is None:
+            pytest.skip("moto's server is not installed: nothing is tried on S3")
+        for name, value in s3_environment(endpoint).items():
+            monkeypatch.setenv(name, value)
+        store = f"{s3_bucket(endpoint)}/store"
+        first = _search(tmp_path / "one" / "study.jsonl", store=store)
+        _go_on(first, 5)
+        begun = first.ask()
+        elsewhere = _search(tmp_path / "two" / "study.jsonl", store=store)
+        assert elsewhere.records == first.records
+        assert elsewhere.ask() == begun
+
+
 def test_more_trials_go_on_from_those_that_are_known(tmp_path: Path) -> None:
     _go_on(_search(tmp_path / "ledger", trials=4), 4)
     more = _search(tmp_path / "ledger", trials=6)
@@ -110,7 +130,7 @@ def test_a_grid_has_every_combination_once(tmp_path: Path) -> None:
     space = {"training.epochs": {"choice": [1, 2]}, "peft.config.rank": {"choice": [2, 4, 8]}}
     search = Search(
         TuneSpec.model_validate({"space": space, "sampler": "grid"}),
-        Ledger.open(tmp_path / "l"),
+        Ledger.open(tmp_path / "l", Store.open(str(tmp_path / "store"))),
         greater_is_better=True,
     )
     tried = [search.ask()[1] for _ in range(search.left)]

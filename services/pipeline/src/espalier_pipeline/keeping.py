@@ -43,8 +43,8 @@ def collect(
     """Removes attempts without a fresh heartbeat; with `unused`, also artifacts of that age that nothing names.
 
     Kept are those that a run record, the endpoint database or an attempt at work names, all that they were made of,
-    and what is damaged: `store verify` judges that. What was submitted to a cluster, and what trainings keep in an
-    object store to go on from, goes a week after its last sign.
+    and what is damaged: `store verify` judges that. What was submitted to a cluster, and what trainings and studies
+    keep in an object store to go on from, goes a week after its last sign.
     """
     places = Places.of(home=home, store=store)
     opened = Store.open(places.store)
@@ -58,7 +58,7 @@ def collect(
     for attempt in list(opened.abandoned(older_than_seconds=age_seconds)):
         swept["attempts"].append(attempt)
         swept["bytes"] += opened.attempt_size(attempt) if dry_run else opened.discard(attempt)
-    for kind in (SUBMISSIONS, shelf.CHECKPOINTS, shelf.RAY):
+    for kind in (SUBMISSIONS, shelf.CHECKPOINTS, shelf.STUDIES, shelf.RAY):
         swept[kind] = shelf.left_alone(opened, kind, seconds=max(age_seconds, _SUBMITTED_SECONDS))
         for folder in swept[kind] if not dry_run else ():
             shelf.remove(opened, folder)

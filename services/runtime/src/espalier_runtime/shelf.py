@@ -14,8 +14,8 @@ from espalier_sdk.errors import DataError
 from espalier_runtime.disk import store_errors
 from espalier_runtime.store import Store
 
-# Folders of trainings whose workers have no lasting disk: what they go on from, and what Ray writes meanwhile.
-CHECKPOINTS, RAY = "checkpoints", "ray"
+# Where machines have no lasting disk: what trainings and studies go on from, and what Ray writes meanwhile.
+CHECKPOINTS, STUDIES, RAY = "checkpoints", "studies", "ray"
 _CHUNK = 1 << 20
 
 

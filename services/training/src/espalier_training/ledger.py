@@ -1,6 +1,7 @@
 """The ledger of a study: what became of each trial, one line per event, so that a killed study loses none.
 
-Knows nothing about how values are found or models are trained.
+Beside an object store the home may end with its pod, so a copy of the ledger lies in the store, and counts. Knows
+nothing about how values are found or models are trained.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from espalier_runtime import shelf
 from espalier_runtime.disk import store_errors
+from espalier_runtime.store import Store
 
 State = Literal["running", "complete", "stopped", "refused", "failed"]
 
@@ -39,18 +42,21 @@ class Ledger:
     """The records of one study, in a file that only grows; the last line of a trial counts."""
 
     path: Path
+    store: Store
     records: dict[int, Record] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, path: Path) -> Ledger:
+    def open(cls, path: Path, store: Store) -> Ledger:
         """Reads what is there; a last line that a killed process left half written is passed over."""
+        ledger = cls(path, store)
         with store_errors(str(path)):
             path.parent.mkdir(parents=True, exist_ok=True)
+            if not store.local and (there := shelf.get(store, ledger._there)) is not None:
+                path.write_bytes(there)
             text = path.read_text(encoding="utf-8") if path.is_file() else ""
             if text and not text.endswith("\n"):  # else the next line would be part of the half one
                 with path.open("a", encoding="utf-8") as file:
                     file.write("\n")
-        ledger = cls(path)
         for line in text.splitlines():
             try:
                 told = json.loads(line)
@@ -61,13 +67,19 @@ class Ledger:
         return ledger
 
     def write(self, record: Record) -> None:
-        """Adds a line, on disk before this returns; DataError where the disk does not take it."""
+        """Adds a line, on disk and in an object store before this returns; DataError where one does not take it."""
         self.records[record.number] = record
         with store_errors(str(self.path)), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(record)) + "\n")
             file.flush()
             os.fsync(file.fileno())
+        if not self.store.local:
+            shelf.put(self.store, self._there, [self.path.read_bytes()])
 
     def update(self, number: int, **fields: Any) -> None:
         """Writes a trial's record again, with other fields."""
         self.write(replace(self.records[number], **fields))
+
+    @property
+    def _there(self) -> str:
+        return f"{shelf.STUDIES}/{self.path.stem}/{self.path.name}"

@@ -1,6 +1,6 @@
 """The stage `tune`: a candidate's study, from what its ledger knows to the model of the best trial.
 
-A study that was killed goes on: the ledger in the home has what finished trials came to, the store their models.
+A study that was killed goes on: the ledger has what finished trials came to, the store their models.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def study(job: Job, run: Runner) -> dict[str, Any]:
     assert candidate.tune is not None, "a tune request is of a candidate that is tuned"
     scored = job.request.what["scored"]
     greater = bool(scored) and job.plugins.load_class("espalier.metrics", scored["metric"]["name"]).greater_is_better
-    ledger = Ledger.open(job.workplace.home / "studies" / f"{_identity(job)}.jsonl")
+    ledger = Ledger.open(job.workplace.home / "studies" / f"{_identity(job)}.jsonl", job.workplace.store)
     search = Search(candidate.tune, ledger, greater_is_better=greater)
     best = search.best()
     if best and not all(job.workplace.store.has(ArtifactRef.parse(ref)) for ref in best.models):
