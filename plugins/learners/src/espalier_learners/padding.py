@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from espalier_sdk.columns import LABELS, STARTS
+from espalier_sdk.columns import LABELS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase as Tokenizer
@@ -35,10 +35,7 @@ class PadToLongest:
         padded = {*self._tokenizer.model_input_names, "special_tokens_mask"}
         tokens = [{name: value for name, value in one.items() if name in padded} for one in examples]
         longest = max(len(one["input_ids"]) for one in tokens)
-        most = (
-            0 if STARTS in examples[0] else self._most
-        )  # where positions are answers, padding has a share in the loss
-        width = max(longest, min(-(-longest // _STEP) * _STEP, most))
+        width = max(longest, min(-(-longest // _STEP) * _STEP, self._most))
         batch = dict(self._tokenizer.pad(tokens, padding="max_length", max_length=width, return_tensors="pt"))
         for name in examples[0].keys() - batch.keys():
             values = [np.asarray(one[name]) for one in examples]

@@ -1,6 +1,8 @@
 """Logits of those tokens alone that the loss counts: not of prompts, not of padding, not of words that stay unmasked.
 
-A language model's last layer is as wide as its vocabulary. Knows transformers' causal and masked language models.
+A language model's last layer is as wide as its vocabulary. Knows transformers' causal and masked language models, and
+their heads for the span that answers a question, whose loss has a share for padding that is left out too: how wide a
+batch was padded then makes no difference.
 """
 
 from __future__ import annotations
@@ -8,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+
+from espalier_sdk.columns import ENDS, STARTS
 
 from espalier_learners.padding import IGNORED_LABEL
 
@@ -17,18 +21,35 @@ if TYPE_CHECKING:
 
 
 def sparing(trainer_class: type[Trainer]) -> type[Trainer]:
-    """Returns the trainer with a loss that is the same and costs less; other models than language models are left."""
+    """Returns the trainer with a loss that is the same and costs less; what has neither head is left."""
     base: Any = trainer_class
 
     class Sparing(base):  # type: ignore[misc]
-        """Narrows what the model's head is given while the loss is computed."""
+        """Narrows what a language model's head is given while the loss is computed."""
 
         def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **more: Any) -> Any:
+            if STARTS in inputs:
+                outputs = model(**inputs)
+                loss = _span_loss(outputs, inputs)
+                return (loss, outputs) if return_outputs else loss
             with _narrowed(self.accelerator.unwrap_model(model)):
                 return super().compute_loss(model, inputs, return_outputs=return_outputs, **more)
 
     found: type[Trainer] = Sparing
     return found
+
+
+def _span_loss(outputs: Any, inputs: Any) -> torch.Tensor:
+    """Returns the loss of both ends of a span, a softmax over a text's own tokens (Devlin et al. 2019, section 4.2)."""
+    from torch.nn import functional
+
+    padding = inputs["attention_mask"] == 0
+    ends = ((outputs.start_logits, STARTS), (outputs.end_logits, ENDS))
+    start, end = (
+        functional.cross_entropy(logits.float().masked_fill(padding, float("-inf")), inputs[name])
+        for logits, name in ends
+    )
+    return (start + end) / 2
 
 
 @contextmanager

@@ -126,3 +126,23 @@ def test_nothing_is_left_on_the_model(tmp_path: Path) -> None:
     assert not model._forward_pre_hooks
     assert not model.get_output_embeddings()._forward_pre_hooks
     assert model(**batch()).logits.shape == (2, 9, 50)
+
+
+@pytest.mark.parametrize("wider", [0, 4, 20])
+def test_the_loss_of_a_span_is_that_of_each_text_alone_however_wide_it_was_padded(wider: int, tmp_path: Path) -> None:
+    import torch
+    from transformers import AutoConfig, AutoModelForQuestionAnswering, Trainer
+
+    torch.manual_seed(0)
+    config = AutoConfig.for_model("bert", **SIZES)
+    model = AutoModelForQuestionAnswering.from_config(config, attn_implementation="eager").eval()
+    given, lengths, spans = batch(), (9, 6), ((5, 7), (4, 5))
+    alone = [
+        model(given["input_ids"][row : row + 1, :length], start_positions=torch.tensor([first]),
+              end_positions=torch.tensor([last])).loss
+        for row, (length, (first, last)) in enumerate(zip(lengths, spans, strict=True))
+    ]  # fmt: skip
+    inputs = {name: torch.nn.functional.pad(given[name], (0, wider)) for name in ("input_ids", "attention_mask")}
+    inputs |= dict(zip(("start_positions", "end_positions"), torch.tensor(spans).T, strict=True))
+    loss = trainer(sparing(Trainer), model, tmp_path).compute_loss(model, inputs)
+    assert loss.item() == pytest.approx(sum(alone).item() / 2, rel=1e-5)

@@ -159,7 +159,7 @@ def arguments(setting: Setting, *, stop: int, out: Path) -> dict[str, Any]:
         "output_dir": str(out),
         "max_steps": stop,
         "per_device_train_batch_size": job.micro_batch_size,
-        "per_device_eval_batch_size": 2 * job.micro_batch_size,
+        "per_device_eval_batch_size": job.micro_batch_size,  # no other shapes: kernels keep memory for each
         "gradient_accumulation_steps": job.accumulation,
         "learning_rate": setting.learning_rate,
         "lr_scheduler_type": _SCHEDULES.get(settings["schedule"], settings["schedule"]),

@@ -1,4 +1,4 @@
-"""The memory that is foretold: counted without computing, and equal to what a real pass keeps."""
+"""The memory that is foretold: counted without computing; what a real pass keeps, with a share for a heap's gaps."""
 
 from __future__ import annotations
 
@@ -51,7 +51,8 @@ def test_activations_are_those_of_a_real_pass(base: Path, head: Head, dtype: str
     kept = activations(model, head, load)
     assert kept > 0
     weights = sum(4 * one.numel() for one in model.parameters())
-    assert footprint(blueprint, strategy, None, load) == 4 * weights + max(kept, weights)  # two moments, and the start
+    taken = max(round(1.7 * kept), weights)  # a heap has gaps
+    assert footprint(blueprint, strategy, None, load) == 4 * weights + taken  # two moments, and the start
     beside = footprint(blueprint, strategy, None, replace(load, reference=True))
     assert beside == footprint(blueprint, strategy, None, load) + weights
 
@@ -68,7 +69,7 @@ def test_a_method_of_few_weights_needs_no_moments_for_the_others(base: Path) -> 
     weights = 4 * sum(one.numel() for one in model.parameters())
     infos = (*blueprint.parameters, *lora.parameters(blueprint))
     trained = 4 * sum(one.count for one in infos if strategy.trainable(one))
-    assert found == weights + 3 * trained + max(activations(model, HEAD, LOAD), trained)
+    assert found == weights + 3 * trained + max(round(1.7 * activations(model, HEAD, LOAD)), trained)
     assert trained < weights / 5
 
 

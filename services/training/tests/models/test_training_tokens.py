@@ -126,12 +126,13 @@ def loss_of_answers(made: Made) -> float:
 def test_answers_are_found_beyond_the_first_window_and_adapted_models_align(tmp_path: Path) -> None:
     """A prompt lengthens what the model reads: training and answers must count in the same tokens of the window."""
     splits = {"train": asked(60, seed=0), "validation": asked(8, seed=1)}
+    short = with_training(epochs=1, dtype="float32")
     adapted = {
-        name: {**with_training(epochs=1), "strategy": "peft", "base": {"from": "scratch"}, "peft": peft}
+        name: {**short, "strategy": "peft", "base": {"from": "scratch"}, "peft": peft}
         for name, peft in (("lora", LORA), ("prompt", PROMPT))
     }
-    made = train_alone(tmp_path, QUESTIONS, splits, {"scratch": with_training(epochs=10), **adapted})
+    made = train_alone(tmp_path, QUESTIONS, splits, {"scratch": with_training(epochs=10, dtype="float32"), **adapted})
     for name, one in made.items():
         found = measured(one, "squad", asked(20, seed=2))
         assert found["squad_f1"] > 0.75, f"{name}: {found}"
-        assert loss_of_answers(one) == pytest.approx(one.metrics["validation_loss"], rel=1e-3), name
+        assert loss_of_answers(one) == pytest.approx(one.metrics["validation_loss"], rel=1e-5), name
