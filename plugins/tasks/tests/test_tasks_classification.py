@@ -130,12 +130,14 @@ def test_a_target_of_lists_is_refused(task: Classification) -> None:
         task.observe(pa.table({"message": ["a"], "queue": [["x", "y"]]}))
 
 
-def test_an_unknown_or_empty_target_has_the_label_minus_one_and_keeps_its_text(task: Classification, fit) -> None:
+def test_an_unknown_or_empty_target_has_a_label_that_losses_leave_out_and_keeps_its_text(
+    task: Classification, fit
+) -> None:
     state = fit(task, table(TEXTS, QUEUES))
     encoded = task.encode(
         table(["a", "b", "c"], ["new", None, "praise"]), state=state, tokenizer=WordTokenizer(), budget=BUDGET
     )
-    assert encoded["labels"].to_pylist() == [-1, -1, 1]
+    assert encoded["labels"].to_pylist() == [-100, -100, 1]
     assert encoded["target"].to_pylist() == ["new", None, "praise"]
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from espalier_sdk.model import Budget
     from transformers import PreTrainedTokenizerBase as Tokenizer
 
-UNKNOWN_LABEL = -1  # the label of a row whose target is not in the label map; never trained on
+UNKNOWN_LABEL = -100  # the label of a row whose target is not in the label map: losses leave it out
 
 
 class ClassificationConfig(PluginConfig):
@@ -119,7 +119,7 @@ class Classification:
         """Returns `row`, `input_ids` and `attention_mask`, and with a target column `labels` and `target`.
 
         Sequences are cut to `budget.max_tokens` and not padded. A target that is unknown or empty has the
-        label -1; its text stays in `target`. With `multi_label` the labels are a list of zeros and ones, one per label.
+        label -100; its text stays in `target`. With `multi_label` labels are a list of zeros and ones, one per label.
         """
         import pyarrow as pa
 

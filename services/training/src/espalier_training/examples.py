@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from espalier_runtime.tables import read_parts
-from espalier_sdk.columns import ENCODED_ROW, RESERVED_PREFIX, SCORED_BYTES, TARGET
+from espalier_sdk.columns import ENCODED_ROW, LABELS, RESERVED_PREFIX, SCORED_BYTES, TARGET
 
 _NOT_TRAINED = (ENCODED_ROW, SCORED_BYTES, TARGET)
 
@@ -16,11 +16,12 @@ _NOT_TRAINED = (ENCODED_ROW, SCORED_BYTES, TARGET)
 class Examples:
     """Lists of tokens and labels by position, read from flat arrays: no Arrow work per example.
 
-    `share` of them, drawn by `seed`, are there; a smaller share is part of a larger one. `whole` counts all.
+    Rows whose one label is none of the model's are left out. `share` of the others, drawn by `seed`, are there; a
+    smaller share is part of a larger one. `whole` counts them.
     """
 
     def __init__(self, folder: Path, *, share: float = 1.0, seed: int = 0) -> None:
-        table = read_parts(folder)
+        table = _with_label(read_parts(folder))
         self._columns = {
             name: _flat(table.column(name))
             for name in table.column_names
@@ -52,6 +53,15 @@ class Examples:
         for name, (values, offsets) in self._columns.items():
             found[name] = values[index] if offsets is None else values[offsets[index] : offsets[index + 1]]
         return found
+
+
+def _with_label(table: pa.Table) -> pa.Table:
+    """Returns the rows that teach something: a batch of others alone would have no loss."""
+    import pyarrow.compute as pc
+
+    if LABELS not in table.column_names or not pa.types.is_integer(table.schema.field(LABELS).type):
+        return table
+    return table.filter(pc.greater_equal(table.column(LABELS), 0))
 
 
 def _flat(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray | None]:

@@ -87,6 +87,19 @@ def test_several_labels_per_text_are_learned(tmp_path: Path) -> None:
     assert {"accuracy/money", "accuracy/parcel", "accuracy/urgent"} < set(found)
 
 
+def test_a_label_that_train_has_not_is_no_error_of_training(tmp_path: Path) -> None:
+    """A rare label may be in validation alone: no answer is right there, and its row has no loss."""
+    task = {"name": "classification", "config": {"text": "text", "target": "label"}}
+    known = pa.table({"text": ["late parcel", "wrong invoice"] * 8, "label": ["parcel", "money"] * 8})
+    rare = pa.table({"text": ["lost key"] * 9 + ["late parcel"], "label": ["access"] * 9 + ["parcel"]})
+    losses = [
+        train_alone(tmp_path / name, task, {"train": known, "validation": rows}, {"scratch": SCRATCH})["scratch"]
+        for name, rows in (("rare", rare), ("without", rare.slice(9)))
+    ]
+    with_rare, without = (one.metrics["validation_loss"] for one in losses)
+    assert with_rare == pytest.approx(without, rel=1e-5)
+
+
 def asked(count: int, *, seed: int) -> pa.Table:
     """Returns questions whose answer is what stands after `is`, in a context longer than a window."""
     draw, rows = random.Random(seed), []
