@@ -72,7 +72,13 @@ def candidate(chosen: Set, *, rank: int, placement: str, seed: int) -> dict[str,
     """Returns a candidate as a spec says it."""
     config = {"rank": rank, "targets": "all-linear", "placement": placement}
     training = {**chosen.training, "seed": seed}
-    return {"strategy": "peft", "base": "minilm", "peft": {"name": "lora", "config": config}, "training": training}
+    return {
+        "strategy": "peft",
+        "base": "minilm",
+        "peft": {"name": "lora", "config": config},
+        "controls": ["head-rate"],  # else a head of 150 labels is half learned, whatever lies below it
+        "training": training,
+    }
 
 
 def thin(rows: Path, count: int) -> None:

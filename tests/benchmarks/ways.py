@@ -105,7 +105,8 @@ def shakespeare(folder: Path) -> Parts:
         if len(now) > 400:
             passages.append({"text": now})
             now = ""
-    return passages[:LEARNED], passages[-len(passages) // 10 :]
+    first = len(passages) - len(passages) // 10
+    return passages[:first][:LEARNED], passages[first:]
 
 
 def gsm8k(folder: Path) -> Parts:
