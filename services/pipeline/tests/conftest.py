@@ -56,6 +56,7 @@ class FakeServices:
 
     refusal: EspalierError | None = None
     rows: dict[str, int] = field(default_factory=lambda: {"rows_train": 6, "rows_validation": 2, "rows_test": 2})
+    repeated: dict[str, int] = field(default_factory=dict)
     calls: list[tuple[str, list[str]]] = field(default_factory=list)
     proposals: list[dict[str, Any]] = field(default_factory=list)
     values: dict[str, float] = field(
@@ -130,7 +131,8 @@ class FakeServices:
         if request.stage == "ingest":
             return {"rows_read": 10, "rows": 10, "quarantined": self.unreadable, "columns": 2}
         if request.stage == "preprocess":
-            return {"rows_read": 10, "rows": sum(self.rows.values()), "dropped": self.dropped, **self.rows}
+            told = {"dropped": self.dropped, "repeated": self.repeated}
+            return {"rows_read": 10, "rows": sum(self.rows.values()), **told, **self.rows}
         if request.stage == "tune":
             states = {"complete": 2, "stopped": 1, "refused": 0, "failed": 0}
             told = {"scored": "macro_f1", "greater_is_better": True, "importance": None, "trials": 3}

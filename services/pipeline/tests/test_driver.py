@@ -121,6 +121,15 @@ def test_where_every_row_could_be_read_no_file_of_unreadable_ones_is_named(spec:
     assert "unreadable" not in render(result)
 
 
+def test_rows_that_train_has_too_are_told_with_the_remedy(spec: Path, services) -> None:
+    services.repeated = {"validation": 1}
+    result = run(spec, view=QuietView())
+    said = render(result).splitlines()[1]
+    assert "1 of 2 validation rows read as a row of train" in said and "`deduplicate`" in said
+    assert result.report is not None
+    assert "validation rows that read as one of train" in result.report.read_text(encoding="utf-8")
+
+
 def test_what_is_left_of_a_base_is_told_for_every_candidate_that_has_one(spec: Path, services) -> None:
     third = "  more: {strategy: full-finetune, base: {from: tiny}, competes: false}\nserve:"
     spec.write_text(spec.read_text().replace("serve:", third))

@@ -11,6 +11,7 @@ import pytest
 from espalier_preprocessing.applying import DROPPED, SPLIT, alive, apply_steps, drop_unusable, marked
 from espalier_preprocessing.arranging import Arrangement, Step, arrange
 from espalier_preprocessing.checking import check_columns
+from espalier_preprocessing.repeating import Repeats
 from espalier_preprocessing.splitting import refuse_empty, split_keys, splits_of
 from espalier_runtime.specs.models import SplitSpec
 from espalier_sdk.choice import Choice
@@ -129,3 +130,17 @@ def test_every_column_that_is_asked_for_and_absent_is_listed_with_the_nearest_na
     assert set(problems) == {"que", "client", "mesage"}
     assert problems["que"].remedy == "did you mean 'queue'?" and problems["que"].accepted == "message, queue, customer"
     assert "clean needs" in problems["mesage"].message
+
+
+def test_held_out_rows_that_read_as_one_of_train_are_counted_whatever_the_other_columns_say() -> None:
+    seen = Repeats({"text": "text", "age": "number", "label": "label"})
+    rows = {
+        "train": [("a", 1.0, "x"), ("a", 1.0, "y"), ("b", 2.0, "x")],
+        "validation": [("a", 1.0, "z"), ("a", 2.0, "x")],
+        "test": [("b", 2.0, "x"), ("b", 2.0, "x"), ("c", None, "x")],
+    }
+    for split, some in rows.items():
+        for row in some:  # however the rows are cut
+            seen.see(split, pa.Table.from_pylist([dict(zip(("text", "age", "label"), row, strict=True))]))
+    assert seen.counts() == {"validation": 1, "test": 2}
+    assert Repeats({"text": "text"}).counts() == {"validation": 0, "test": 0}

@@ -219,6 +219,7 @@ def test_transforms_learn_from_train_alone_and_thin_only_the_splits_they_name(be
         row | {"part": ("train", "train", "dev", "test")[place % 4], "age": "" if place % 5 == 0 else str(place)}
         for place, row in enumerate(tickets())
     ]
+    rows[3]["message"] = rows[61]["message"]  # the one in test, the other in train
     work = bench.workplace(
         paths=[bench.write_csv("tickets.csv", rows)],
         transforms=[
@@ -241,6 +242,7 @@ def test_transforms_learn_from_train_alone_and_thin_only_the_splits_they_name(be
     assert ages and min(ages) >= 60
     profile = json.loads((dataset / "profile.json").read_text(encoding="utf-8"))
     assert profile["dropped"]["filter"] == 60 - len(ages)
+    assert profile["repeated"] == {"validation": 0, "test": 1}
 
 
 def test_the_same_input_gives_the_same_bytes_however_it_is_cut(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from espalier_pipeline.studies import sentence
@@ -100,6 +100,7 @@ def data_rows(one: Mapping[str, Any]) -> list[tuple[str, str, int]]:
         *(("preprocess", _left_out(reason), number) for reason, number in dataset["dropped"].items()),
         ("preprocess", "rows kept", dataset["rows"]),
         *(("preprocess", f"of them {split}", dataset[f"rows_{split}"]) for split in ("train", "validation", "test")),
+        *(("preprocess", f"{split} rows that read as one of train", number) for split, number in _repeated(dataset)),
     ]
 
 
@@ -213,8 +214,18 @@ def _data_lines(name: str, one: Mapping[str, Any]) -> list[str]:
     told = [f"{number} {_left_out(reason)}" for reason, number in dataset["dropped"].items()]
     if corpus["quarantined"]:
         told.append(f"{corpus['quarantined']} unreadable")
-    line = f"{name:<16} {corpus['rows_read']} rows, {dataset['rows']} kept" + (f" ({', '.join(told)})" if told else "")
-    return [line, f"{'unreadable':<16} {one['quarantine']}"] if one["quarantine"] else [line]
+    lines = [
+        f"{name:<16} {corpus['rows_read']} rows, {dataset['rows']} kept" + (f" ({', '.join(told)})" if told else "")
+    ]
+    for split, number in _repeated(dataset):
+        share = f"{number} of {dataset[f'rows_{split}']} {split} rows read as a row of train"
+        lines.append(f"{'':<16} {share}: quality there is flattered; `deduplicate` with the columns read drops them")
+    return [*lines, f"{'unreadable':<16} {one['quarantine']}"] if one["quarantine"] else lines
+
+
+def _repeated(dataset: Mapping[str, Any]) -> Iterable[tuple[str, int]]:
+    """Returns split and number of rows that train has too; nothing where an older dataset did not count them."""
+    return dataset.get("repeated", {}).items()
 
 
 def _left_out(reason: str) -> str:

@@ -12,12 +12,13 @@ from espalier_runtime.job import Job, Stage
 from espalier_runtime.ray_session import configure_ray_data, own_errors
 from espalier_sdk.choice import Choice
 from espalier_sdk.errors import DataError
-from espalier_sdk.model import SPLITS
+from espalier_sdk.model import SPLITS, Split
 
 from espalier_preprocessing import passing
 from espalier_preprocessing.applying import NO_TARGET, NO_TEXT
 from espalier_preprocessing.arranging import Arrangement, Step, arrange
 from espalier_preprocessing.checking import check_columns
+from espalier_preprocessing.repeating import Repeats
 from espalier_preprocessing.splitting import refuse_empty
 
 if TYPE_CHECKING:
@@ -61,16 +62,17 @@ def run(job: Job) -> dict[str, Any]:
     state = task.finish(seen.state)
     with own_errors():
         done = passing.finished(rows, fitted, needed).materialize()
-    labels = _write_splits(done, needed, job)
+    labels, repeated = _write_splits(done, needed, job)
     _write_state(job, state, [step for step in (*steps.early, *fitted) if step.at_serving])
     order = [step.name for step in (*steps.early, *fitted)]
-    _write_profile(job, total, seen.splits, dropped, labels, order, state)
+    _write_profile(job, total, seen.splits, dropped, labels, repeated, order, state)
     job.progress.update(total, total, ", ".join(f"{name} {seen.splits[name]}" for name in SPLITS))
     return {
         "rows_read": total,
         "rows": sum(seen.splits.values()),
         **{f"rows_{name}": seen.splits[name] for name in SPLITS},
         "dropped": {reason: number for reason, number in dropped.items() if number},
+        "repeated": {split: number for split, number in repeated.items() if number},
     }
 
 
@@ -142,26 +144,35 @@ def _refuse_nothing_left(splits: Mapping[str, int], dropped: Mapping[str, int], 
     )
 
 
-def _write_splits(rows: ray.data.Dataset, needed: Mapping[str, str], job: Job) -> dict[str, dict[str, int]]:
-    """Writes each split in the order of the corpus and returns how often each label stands in it."""
+def _write_splits(
+    rows: ray.data.Dataset, needed: Mapping[str, str], job: Job
+) -> tuple[dict[str, dict[str, int]], dict[str, int]]:
+    """Writes each split in the order of the corpus.
+
+    Returns how often each label stands in each split, and how many rows of a split stand in train too.
+    """
     from espalier_runtime.tables import write_parts
 
     target = next((name for name, use in needed.items() if use == "label"), None)
     labels: dict[str, dict[str, int]] = {}
+    repeats = Repeats(needed)
     for split in SPLITS:
         counts: Counter[str] = Counter()
-        write_parts(_counted(passing.of_split(rows, split), target, counts), job.out / split)
+
+        def watched(split: Split = split, counts: Counter[str] = counts) -> Iterator[pa.Table]:
+            for table in passing.of_split(rows, split):
+                repeats.see(split, table)
+                if target is not None:
+                    counts.update(_label_counts(table, target))
+                yield table
+
+        write_parts(watched(), job.out / split)
         labels[split] = dict(sorted(counts.items()))
-    return labels
+    return labels, repeats.counts()
 
 
-def _counted(tables: Iterator[pa.Table], target: str | None, counts: Counter[str]) -> Iterator[pa.Table]:
-    for table in tables:
-        if target is not None and table.num_rows:
-            counts.update(
-                {str(entry["values"]): entry["counts"] for entry in table.column(target).value_counts().to_pylist()}
-            )
-        yield table
+def _label_counts(table: pa.Table, target: str) -> dict[str, int]:
+    return {str(entry["values"]): entry["counts"] for entry in table.column(target).value_counts().to_pylist()}
 
 
 def _write_state(job: Job, state: Any, steps: Sequence[Step]) -> None:
@@ -182,6 +193,7 @@ def _write_profile(
     splits: Mapping[str, int],
     dropped: Mapping[str, int],
     labels: Mapping[str, Mapping[str, int]],
+    repeated: Mapping[str, int],
     order: Sequence[str],
     state: Any,
 ) -> None:
@@ -192,6 +204,7 @@ def _write_profile(
             "rows": {"read": total, **{name: splits.get(name, 0) for name in SPLITS}},
             "dropped": {name: dropped.get(name, 0) for name in (*order, NO_TARGET, NO_TEXT)},
             "labels": labels,
+            "repeated": repeated,
             "rare_labels": list(getattr(state, "rare", ())),
         },
     )
