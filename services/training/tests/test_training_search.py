@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from espalier_runtime.specs.models import TuneSpec
 from espalier_runtime.store import Store
-from espalier_runtime.testing import s3_bucket, s3_environment, s3_server
+from espalier_runtime.testing import s3_store
 from espalier_training.ledger import Ledger
 from espalier_training.search import Search
 
@@ -78,15 +78,10 @@ def test_a_line_that_a_killed_process_left_half_written_is_passed_over(tmp_path:
 
 
 @pytest.mark.servers
-def test_beside_an_object_store_a_study_goes_on_where_the_disk_is_lost(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with s3_server() as endpoint:
-        if endpoint is None:
+def test_beside_an_object_store_a_study_goes_on_where_the_disk_is_lost(tmp_path: Path) -> None:
+    with s3_store() as store:
+        if store is None:
             pytest.skip("moto's server is not installed: nothing is tried on S3")
-        for name, value in s3_environment(endpoint).items():
-            monkeypatch.setenv(name, value)
-        store = f"{s3_bucket(endpoint)}/store"
         first = _search(tmp_path / "one" / "study.jsonl", store=store)
         _go_on(first, 5)
         begun = first.ask()

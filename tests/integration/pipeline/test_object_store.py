@@ -13,22 +13,17 @@ from typing import Any
 import pytest
 from espalier_runtime import shelf
 from espalier_runtime.store import Store
-from espalier_runtime.testing import s3_bucket, s3_environment, s3_server
+from espalier_runtime.testing import s3_store
 from espalier_sdk import ArtifactRef
 
 TOGETHER = ["candidates.tiny.where.workers=2", "candidates.tiny.where.cpus_per_worker=1"]
 OFTEN = "candidates.tiny.where.checkpoint_steps=2"
 
 
-def test_two_workers_train_with_an_object_store_alone(
-    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with s3_server() as endpoint:
-        if endpoint is None:
+def test_two_workers_train_with_an_object_store_alone(small: Path, tmp_path: Path) -> None:
+    with s3_store() as uri:
+        if uri is None:
             pytest.skip("moto's server is not installed: nothing is run on S3")
-        for name, value in s3_environment(endpoint).items():
-            monkeypatch.setenv(name, value)
-        uri = s3_bucket(endpoint) + "/store"
         first = _run(small, uri, tmp_path / "home", os.environ)
         store = Store.open(uri)
         trained = next(one for one in first["stages"] if one["stage"] == "train")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from unittest import mock
 
 import pyarrow.fs as pafs
 
@@ -52,6 +54,17 @@ def s3_bucket(endpoint: str) -> str:
     host = endpoint.removeprefix("http://")
     pafs.S3FileSystem(endpoint_override=host, scheme="http", allow_bucket_creation=True).create_dir(bucket)
     return f"s3://{bucket}"
+
+
+@contextmanager
+def s3_store() -> Iterator[str | None]:
+    """Yields the URI of a store on a server of its own, with the variables set by which clients find it, or None."""
+    with s3_server() as endpoint:
+        if endpoint is None:
+            yield None
+            return
+        with mock.patch.dict(os.environ, s3_environment(endpoint)):
+            yield s3_bucket(endpoint) + "/store"
 
 
 def _answers(server: subprocess.Popen[bytes], port: int) -> bool:

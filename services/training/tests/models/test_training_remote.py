@@ -13,7 +13,7 @@ import pytest
 import torch
 from espalier_runtime import shelf
 from espalier_runtime.store import Store
-from espalier_runtime.testing import s3_bucket, s3_environment, s3_server
+from espalier_runtime.testing import s3_store
 from espalier_training.checkpoints import commit
 from espalier_training.job import TrainJob
 from espalier_training.remote import RemoteCheckpoints, forget
@@ -24,19 +24,16 @@ from .test_training_resume import broken
 
 
 @pytest.fixture(scope="module")
-def environment() -> Iterator[Mapping[str, str]]:
-    with s3_server() as endpoint, pytest.MonkeyPatch.context() as patch:
-        if endpoint is None:
+def uri() -> Iterator[str]:
+    with s3_store() as found:
+        if found is None:
             pytest.skip("moto's server is not installed: nothing is tried on S3")
-        for name, value in s3_environment(endpoint).items():
-            patch.setenv(name, value)
-        yield s3_environment(endpoint)
+        yield found
 
 
 @pytest.fixture(scope="module")
-def job(environment: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory) -> TrainJob:
+def job(uri: str, tmp_path_factory: pytest.TempPathFactory) -> TrainJob:
     torch.set_num_threads(1)
-    uri = s3_bucket(environment["AWS_ENDPOINT_URL"]) + "/store"
     made = make(tmp_path_factory.mktemp("remote"), Store.open(uri)).job
     return replace(made, checkpoint_steps=3)  # 12 steps, 6 in an epoch
 
@@ -123,7 +120,7 @@ def test_what_is_brought_by_name_takes_the_place_of_all_that_is_there(job: Train
     remote.remove()
 
 
-def test_a_store_that_is_away_ends_the_worker_and_is_no_answer(environment: Mapping[str, str], tmp_path: Path) -> None:
+def test_a_store_that_is_away_ends_the_worker_and_is_no_answer(tmp_path: Path) -> None:
     nobody = pafs.S3FileSystem(
         endpoint_override="127.0.0.1:1",
         scheme="http",
