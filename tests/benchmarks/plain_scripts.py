@@ -46,6 +46,7 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", default=["sst2", "emobank-v", "xquad"], choices=comparable, metavar="SET")
     parser.add_argument("--ways", nargs="+", default=list(RATES), choices=RATES, metavar="WAY")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--home", type=Path, help="where Espalier's runs are kept, so that a further run goes on")
     arguments = parser.parse_args()
     lines = [
         "| set | value | way | Espalier | bare script | difference | training, Espalier | training, bare script |",
@@ -57,8 +58,8 @@ def main() -> None:
         bundled = Plugins().load("espalier.base_models", Choice(name="minilm"))
         bundled.fetch(bundled.revision(), base)
         for name in arguments.sets:
-            folder = Path(scratch) / name
-            folder.mkdir()
+            folder = (arguments.home or Path(scratch)) / name
+            folder.mkdir(parents=True, exist_ok=True)
             lines += measure(name, arguments, base=base, folder=folder)
     print("\n".join(lines))
 
