@@ -31,6 +31,14 @@ def waiting(reason: str, message: str = "") -> dict[str, Any]:
             unscheduled("0/5 nodes: pod has unbound immediate PersistentVolumeClaims. not found"),
             "storage class",
         ),
+        (
+            unscheduled(
+                "0/4 nodes are available: 2 node(s) didn't match PersistentVolume's node affinity, "
+                "2 node(s) didn't match Pod's node affinity/selector."
+            ),
+            "cannot mount the claim's volume: shared storage, or storage.s3",
+        ),
+        (unscheduled("0/2 nodes are available: 2 node(s) had volume node affinity conflict."), "cannot mount"),
         (waiting("ErrImageNeverPull"), "image espalier/torch:9 cannot be had"),
         (waiting("ImagePullBackOff"), "imagePullSecrets"),
         (waiting("CreateContainerConfigError", 'secret "x" not found'), 'secret "x" not found'),

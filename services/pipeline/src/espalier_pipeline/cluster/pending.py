@@ -9,6 +9,7 @@ from typing import Any
 _IMAGE = ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "RegistryUnavailable")
 _REFUSED = ("FailedCreate", "FailedToCreateHeadPod", "FailedToCreateWorkerPod", "FailedToCreateRayCluster")
 _SCARCE = re.compile(r"Insufficient ([\w./-]+)")
+_OF_A_VOLUME = re.compile(r"PersistentVolume's node affinity|volume node affinity conflict")  # the older words last
 _ATTACH = ("FailedMount", "FailedAttachVolume", "FailedBinding", "ProvisioningFailed")
 
 
@@ -55,6 +56,8 @@ def _unschedulable(message: str) -> str:
         return f"no node has enough {what} free: end what else runs, lower the pool's requests, or add a node"
     if "persistentvolumeclaim" in message.lower():
         return f"its claim is not bound: see the storage class ({message})"
+    if _OF_A_VOLUME.search(message):
+        return f"the nodes of its pool cannot mount the claim's volume: shared storage, or storage.s3 ({message})"
     if "taint" in message or "node selector" in message or "node(s) didn't match" in message:
         return f"no node fits the pool's selector and tolerations ({message})"
     return message or "the scheduler has not looked yet"
