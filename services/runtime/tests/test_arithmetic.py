@@ -12,14 +12,19 @@ from espalier_runtime.specs import Candidate
 @pytest.mark.parametrize(
     ("told", "computes"),
     [
-        ("processor : 0\nflags\t\t: fpu avx512f avx512_bf16 amx_tile\n", True),
+        ("vendor_id\t: AuthenticAMD\nflags\t\t: fpu avx512f avx512_bf16\n", True),
+        ("vendor_id\t: GenuineIntel\nflags\t\t: fpu avx512f avx512_bf16\n", True),
+        ("vendor_id\t: GenuineIntel\nflags\t\t: fpu avx512_bf16 avx512_fp16 amx_bf16\n", True),
+        ("vendor_id\t: GenuineIntel\nflags\t\t: fpu avx512_bf16 avx512_fp16\n", False),
         ("processor : 0\nflags\t\t: fpu avx2 avx512f\n", False),
         ("processor\t: 0\nFeatures\t: fp asimd bf16 i8mm\n", True),
         ("model name : a bf16 processor\n", False),
         ("", False),
     ],
 )
-def test_a_processor_computes_bfloat16_where_linux_says_so(tmp_path: Path, told: str, computes: bool) -> None:
+def test_what_linux_says_of_a_processor_tells_whether_bfloat16_is_faster(
+    tmp_path: Path, told: str, computes: bool
+) -> None:
     (tmp_path / "cpuinfo").write_text(told)
     assert arithmetic.computes_bfloat16.__wrapped__(tmp_path / "cpuinfo") is computes
 

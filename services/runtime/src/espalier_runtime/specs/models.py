@@ -139,7 +139,7 @@ class TrainingSpec(SpecModel):
     )
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto",
-        description="Arithmetic of training (weights stay float32); auto: bfloat16 where the hardware computes in it.",
+        description="Arithmetic of training (weights stay float32); auto: bfloat16 where the hardware is faster in it.",
     )
     validations: Whole = Field(
         default=4, ge=0, le=1000, description="How often the validation loss is measured, evenly over training."
