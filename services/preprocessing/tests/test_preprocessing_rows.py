@@ -144,3 +144,10 @@ def test_held_out_rows_that_read_as_one_of_train_are_counted_whatever_the_other_
             seen.see(split, pa.Table.from_pylist([dict(zip(("text", "age", "label"), row, strict=True))]))
     assert seen.counts() == {"validation": 1, "test": 2}
     assert Repeats({"text": "text"}).counts() == {"validation": 0, "test": 0}
+
+
+def test_without_a_column_that_is_read_no_row_is_taken_for_another() -> None:
+    seen = Repeats({"image": "pixels"})
+    for split in SPLITS:
+        seen.see(split, pa.table({"image": ["one"]}))
+    assert seen.counts() == {"validation": 0, "test": 0}

@@ -27,7 +27,9 @@ class Repeats:
         self._keys = {split: bytearray() for split in SPLITS}
 
     def see(self, split: str, rows: pa.Table) -> None:
-        """Takes some rows of a split."""
+        """Takes some rows of a split; without a column that is known to be read, none is like another."""
+        if not self._columns:
+            return
         for row in rows.select(self._columns).to_pylist():
             said = json.dumps(row, ensure_ascii=False, default=str).encode()
             self._keys[split] += hashlib.blake2b(said, digest_size=_KEY_BYTES).digest()
