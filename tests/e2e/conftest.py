@@ -12,6 +12,7 @@ import time
 from base64 import b64decode
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,75 @@ def endpoint() -> Iterator[Client]:
 def _listens(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@dataclass
+class Load:
+    """What a load was: requests per second that were answered, answers and failures."""
+
+    rate: float = 0.0
+    answered: int = 0
+    failed: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.rate:.0f} requests per second: {self.failed} of {self.answered + self.failed} failed"
+
+
+@contextmanager
+def load(model: str, asked: Any) -> Iterator[Load]:
+    """Asks the endpoint E2E_RATE (50) times a second from a pod, through the Service; fails where a request failed.
+
+    What a port forwards stays with one pod and ends with it; a user's requests come through the Service.
+    """
+    _start_load(model, asked)
+    measured = Load()
+    try:
+        wait_until("the load is on", lambda: _asked()["answered"] > 100, seconds=120)
+        begun, before = time.monotonic(), _asked()["answered"]
+        yield measured
+        measured.answered, measured.failed = _asked()["answered"], _asked()["failed"]
+        measured.rate = (measured.answered - before) / (time.monotonic() - begun)
+        assert measured.failed == 0, kubectl("logs", "load", "--tail=2000")[-3000:]
+    finally:
+        kubectl("delete", "pod", "load", "--grace-period=1")
+
+
+def _asked() -> dict[str, int]:
+    counts = [line for line in kubectl("logs", "load", "--tail=50", check=False).splitlines() if line.startswith("{")]
+    found: dict[str, int] = json.loads(counts[-1]) if counts else {"answered": 0, "failed": 0}
+    return found
+
+
+def _start_load(model: str, asked: Any) -> None:
+    """Starts the pod that asks, in the image that the release's head has."""
+    head = get("pods", "-l", "ray.io/node-type=head")["items"][0]["spec"]["containers"][0]
+    script = Path(__file__).with_name("load.py").read_text(encoding="utf-8")
+    url, rate = f"http://{RELEASE}-serve-svc:8000", os.environ.get("E2E_RATE", "50")
+    pod: dict[str, Any] = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "load"},
+        "spec": {
+            "restartPolicy": "Never",
+            "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+            "containers": [
+                {
+                    "name": "load",
+                    "image": head["image"],
+                    "command": ["python", "-c", script, url, model, json.dumps(asked), rate],
+                    "env": [
+                        {
+                            "name": "ESPALIER_KEY",
+                            "valueFrom": {"secretKeyRef": {"name": f"{RELEASE}-keys", "key": "admin"}},
+                        }
+                    ],
+                    "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+                }
+            ],
+        },
+    }
+    command(program("KUBECTL"), "-n", NAMESPACE, "apply", "-f", "-", input=json.dumps(pod))
+    kubectl("wait", "pod/load", "--for=condition=Ready", "--timeout=120s")
 
 
 def submitted(*more: str) -> dict[str, Any]:

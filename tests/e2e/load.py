@@ -1,6 +1,6 @@
 """Asks an endpoint at a steady rate and prints, each second, how many answers came and how many requests failed.
 
-    python load.py URL MODEL REQUESTS_PER_SECOND      (the key is in ESPALIER_KEY)
+    python load.py URL MODEL INPUT REQUESTS_PER_SECOND      (the input as JSON; the key is in ESPALIER_KEY)
 
 Runs in a pod: each request is a connection of its own, so that the Service decides which cluster answers. Ends when it
 is told to. Only the standard library.
@@ -21,7 +21,7 @@ _ASKERS = 10
 
 def main() -> None:
     """Asks until the process is ended."""
-    url, model, rate = sys.argv[1], sys.argv[2], float(sys.argv[3])
+    url, model, asked, rate = sys.argv[1], sys.argv[2], json.loads(sys.argv[3]), float(sys.argv[4])
     answered, failed = [0] * _ASKERS, [0] * _ASKERS
 
     def asker(place: int) -> None:
@@ -29,7 +29,7 @@ def main() -> None:
         while True:
             request = urllib.request.Request(
                 f"{url}/v1/classify",
-                data=json.dumps({"model": model, "input": "my parcel never came"}).encode(),
+                data=json.dumps({"model": model, "input": asked}).encode(),
                 headers={
                     "authorization": f"Bearer {os.environ['ESPALIER_KEY']}",
                     "content-type": "application/json",

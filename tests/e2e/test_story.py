@@ -1,6 +1,7 @@
 """The whole story on a cluster, in order: install, ask, submit, experiment, kill, upgrade, roll back, uninstall.
 
-    make e2e KUBECONFIG=... [HELM=helm] [KUBECTL=kubectl] [E2E_NAMESPACE=espalier-e2e] [E2E_VALUES=FILE] [E2E_KILLS=1]
+    make e2e KUBECONFIG=... [HELM=helm] [KUBECTL=kubectl] [E2E_NAMESPACE=espalier-e2e] [E2E_VALUES=FILE]
+        [E2E_KILLS=1] [E2E_RATE=50]
 
 Each step goes on where the one before it ended, and prints how long it took. The namespace must be free: it is made
 here, with the restricted profile enforced, and deleted at the end.
@@ -19,7 +20,6 @@ from typing import Any
 
 import pytest
 from espalier_pipeline.client import Client
-from espalier_sdk.errors import EspalierError
 
 from .conftest import (
     CHART,
@@ -34,6 +34,7 @@ from .conftest import (
     get,
     helm,
     kubectl,
+    load,
     program,
     refs,
     submitted,
@@ -110,36 +111,14 @@ def test_submitted_again_nothing_is_repeated() -> None:
 def test_an_experiment_begins_under_load_and_no_request_fails() -> None:
     with endpoint() as client:
         wait_until("both variants are ready", lambda: _ready(client, "support"), seconds=300)
-        failures: list[str] = []
-        count = [0]
-        over = threading.Event()
-
-        def ask(number: int) -> None:
-            while not over.is_set():
-                started = time.monotonic()
-                try:
-                    client.ask("support", ASKED, unit=f"u{number}-{count[0] % 50}")
-                except EspalierError as error:
-                    failures.append(str(error))
-                count[0] += 1
-                time.sleep(max(0.0, 0.1 - (time.monotonic() - started)))
-
-        threads = [threading.Thread(target=ask, args=(number,)) for number in range(5)]
-        begun = time.monotonic()
-        for thread in threads:
-            thread.start()
-        time.sleep(5)
-        client.start_experiment("support")
-        time.sleep(25)
-        over.set()
-        for thread in threads:
-            thread.join()
-        rate = count[0] / (time.monotonic() - begun)
-        assert not failures, failures[:3]
+        with load("support", ASKED) as under:
+            time.sleep(5)
+            client.start_experiment("support")
+            time.sleep(25)
         results = client.results(str(client.experiment("support")["id"]))
         assert all(arm["units"] > 0 for arm in results["arms"].values())
         client.stop_experiment("support")
-    print(f"an experiment under {rate:.0f} requests per second: 0 of {count[0]} failed", flush=True)
+    print(f"an experiment under {under}", flush=True)
 
 
 def _ready(client: Client, name: str) -> bool:
