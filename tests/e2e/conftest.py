@@ -117,41 +117,37 @@ def _listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-@dataclass
+@dataclass(frozen=True)
 class Load:
-    """What a load was: requests per second that were answered, answers and failures."""
+    """What a load has come to: seconds, answers and failures."""
 
-    rate: float = 0.0
+    seconds: float = 0.0
     answered: int = 0
     failed: int = 0
 
-    def __str__(self) -> str:
-        return f"{self.rate:.0f} requests per second: {self.failed} of {self.answered + self.failed} failed"
-
 
 @contextmanager
-def load(model: str, asked: Any) -> Iterator[Load]:
+def load(model: str, asked: Any, *, during: str) -> Iterator[None]:
     """Asks the endpoint E2E_RATE (50) times a second from a pod, through the Service; fails where a request failed.
 
     What a port forwards stays with one pod and ends with it; a user's requests come through the Service.
     """
     _start_load(model, asked)
-    measured = Load()
     try:
-        wait_until("the load is on", lambda: _asked()["answered"] > 100, seconds=120)
-        begun, before = time.monotonic(), _asked()["answered"]
-        yield measured
-        measured.answered, measured.failed = _asked()["answered"], _asked()["failed"]
-        measured.rate = (measured.answered - before) / (time.monotonic() - begun)
-        assert measured.failed == 0, kubectl("logs", "load", "--tail=2000")[-3000:]
+        wait_until("the load is on", lambda: _load().answered > 100, seconds=120)
+        first = _load()
+        yield
+        last = _load()
+        assert last.failed == 0, kubectl("logs", "load", "--tail=2000")[-3000:]
+        rate = (last.answered - first.answered) / (last.seconds - first.seconds)
+        print(f"{during} under {rate:.0f} requests per second: 0 of {last.answered} failed", flush=True)
     finally:
         kubectl("delete", "pod", "load", "--grace-period=1")
 
 
-def _asked() -> dict[str, int]:
-    counts = [line for line in kubectl("logs", "load", "--tail=50", check=False).splitlines() if line.startswith("{")]
-    found: dict[str, int] = json.loads(counts[-1]) if counts else {"answered": 0, "failed": 0}
-    return found
+def _load() -> Load:
+    told = [line for line in kubectl("logs", "load", "--tail=50", check=False).splitlines() if line.startswith("{")]
+    return Load(**json.loads(told[-1])) if told else Load()
 
 
 def _start_load(model: str, asked: Any) -> None:

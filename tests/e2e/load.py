@@ -1,4 +1,4 @@
-"""Asks an endpoint at a steady rate and prints, each second, how many answers came and how many requests failed.
+"""Asks an endpoint at a steady rate; prints each second how long it has, how many answers came and how many failed.
 
     python load.py URL MODEL INPUT REQUESTS_PER_SECOND      (the input as JSON; the key is in ESPALIER_KEY)
 
@@ -48,9 +48,11 @@ def main() -> None:
 
     for place in range(_ASKERS):
         threading.Thread(target=asker, args=(place,), daemon=True).start()
+    begun = time.monotonic()
     while True:
         time.sleep(1.0)
-        print(json.dumps({"answered": sum(answered), "failed": sum(failed)}), flush=True)
+        seconds = time.monotonic() - begun
+        print(json.dumps({"seconds": seconds, "answered": sum(answered), "failed": sum(failed)}), flush=True)
 
 
 if __name__ == "__main__":

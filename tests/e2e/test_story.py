@@ -111,14 +111,13 @@ def test_submitted_again_nothing_is_repeated() -> None:
 def test_an_experiment_begins_under_load_and_no_request_fails() -> None:
     with endpoint() as client:
         wait_until("both variants are ready", lambda: _ready(client, "support"), seconds=300)
-        with load("support", ASKED) as under:
+        with load("support", ASKED, during="an experiment"):
             time.sleep(5)
             client.start_experiment("support")
             time.sleep(25)
         results = client.results(str(client.experiment("support")["id"]))
         assert all(arm["units"] > 0 for arm in results["arms"].values())
         client.stop_experiment("support")
-    print(f"an experiment under {under}", flush=True)
 
 
 def _ready(client: Client, name: str) -> bool:

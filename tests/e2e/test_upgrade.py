@@ -28,13 +28,13 @@ def test_an_upgrade_under_load_fails_no_request() -> None:
     wait_for_endpoint()
     helm("test", RELEASE, "--timeout", "10m")
     before = _active()
-    with load("demo", "my parcel never came") as under:
+    with load("demo", "my parcel never came", during="an upgrade"):
         helm("upgrade", RELEASE, CHART, "-f", VALUES, "--set-string", "extraEnv.CHANGED=1")
         switched = wait_until("the new cluster serves", lambda: _active() not in ("", before), seconds=900, step=2)
         gone = f"raycluster/{before}"
         wait_until("the old cluster is gone", lambda: not kubectl("get", gone, "-o", "name", check=False), seconds=300)
         time.sleep(10)
-    print(f"upgrade under {under}, switched after {switched:.0f} s", flush=True)
+    print(f"switched after {switched:.0f} s", flush=True)
     helm("uninstall", RELEASE, "--wait")
     command(program("KUBECTL"), "delete", "namespace", NAMESPACE, "--wait")
 
