@@ -138,6 +138,7 @@ def load(model: str, asked: Any, *, during: str) -> Iterator[None]:
         first = _load()
         yield
         last = _load()
+        assert get("pod/load")["status"]["phase"] == "Running", "the load ended before it was told to"
         assert last.failed == 0, kubectl("logs", "load", "--tail=2000")[-3000:]
         rate = (last.answered - first.answered) / (last.seconds - first.seconds)
         print(f"{during} under {rate:.0f} requests per second: 0 of {last.answered} failed", flush=True)
@@ -146,7 +147,7 @@ def load(model: str, asked: Any, *, during: str) -> Iterator[None]:
 
 
 def _load() -> Load:
-    told = [line for line in kubectl("logs", "load", "--tail=50", check=False).splitlines() if line.startswith("{")]
+    told = [line for line in kubectl("logs", "load", "--tail=50").splitlines() if line.startswith("{")]
     return Load(**json.loads(told[-1])) if told else Load()
 
 
