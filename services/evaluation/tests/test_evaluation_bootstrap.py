@@ -117,3 +117,11 @@ def test_chunks_and_columns_that_no_metric_reads_make_no_difference() -> None:
     whole = table(30, 10).append_column("espalier_id", pa.array(range(40)))
     cut = pa.concat_tables([whole.slice(0, 7), whole.slice(7)])
     assert measured(cut, "f1") == measured(whole.select(["target", "prediction"]), "f1")
+
+
+def test_a_metric_reads_whatever_column_a_task_makes() -> None:
+    """Of 40 rows of 10 words each, half are all right and half all wrong: the share is that of a binomial of 40."""
+    sums = {"scored_tokens": [10] * 40, "right_tokens": [10] * 20 + [0] * 20, "nll": [1.0] * 40}
+    found = measured(pa.table(sums), "masked-accuracy")["masked_accuracy"]
+    assert found.value == 0.5
+    assert found.error == pytest.approx(math.sqrt(0.5 * 0.5 / 40), rel=0.1)

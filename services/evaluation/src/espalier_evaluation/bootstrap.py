@@ -11,19 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from espalier_sdk.columns import (
-    NLL,
-    OTHER_RATING,
-    PREDICTION,
-    RATING,
-    SCORE,
-    SCORED_BYTES,
-    SCORED_TOKENS,
-    SCORES,
-    TARGET,
-)
-
-_READ = (TARGET, PREDICTION, SCORE, SCORES, NLL, SCORED_TOKENS, SCORED_BYTES, RATING, OTHER_RATING)
+from espalier_sdk.columns import RESERVED_PREFIX
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +46,8 @@ def _resamples(predictions: pa.Table, count: int, seed: int) -> Iterator[pa.Tabl
     """Yields tables of as many rows, drawn with replacement; one at a time, because a thousand may not fit memory."""
     generator = np.random.default_rng(seed)
     rows = predictions.num_rows
-    slim = predictions.select([name for name in predictions.column_names if name in _READ]).combine_chunks()
+    for_readers = [name for name in predictions.column_names if name.startswith(RESERVED_PREFIX)]
+    slim = predictions.drop_columns(for_readers).combine_chunks()
     for _ in range(count):
         yield slim.take(pa.array(generator.integers(0, rows, rows)))
 
