@@ -38,3 +38,16 @@ def test_an_encoder_is_pre_trained_and_another_candidate_starts_from_it(small: P
     [row] = predict(trained["pages"], asked, home=small.parent / ".espalier")
     assert row["prediction"] == f"rose spade {row['fills'][0][0]['text']} soil"
     assert len(row["fills"][0]) == 5
+
+
+def test_filled_gaps_of_held_out_texts_are_counted(small: Path, ray_session) -> None:
+    spec = yaml.safe_load(small.read_text(encoding="utf-8"))
+    spec["objective"] = {"task": FILL, "metric": "masked_accuracy"}
+    spec["candidates"] = {"pages": spec["candidates"]["tiny"] | {"learner": "masked"}}
+    spec["evaluate"] |= {"metrics": ["masked-accuracy", "perplexity"]}
+    del spec["serve"]
+    small.write_text(yaml.safe_dump(spec), encoding="utf-8")
+    [pages] = run(small, view=QuietView()).document()["candidates"]
+    measured = pages["validation"]["masked_accuracy"]
+    assert 0 <= measured["low"] <= measured["value"] <= measured["high"] <= 1
+    assert measured["error"] > 0

@@ -102,8 +102,7 @@ class PadThumbs:
     """Makes a batch of judged answers, and beside it each question with the answer of the one before."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        padding = tokenizer.pad_token_id
-        self._padding = tokenizer.eos_token_id if padding is None else padding
+        self._padding = tokenizer.pad_token_id
 
     def __call__(self, examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Returns `input_ids`, `attention_mask` and `completion_mask`, again with `KL_` in front, and `label`."""

@@ -60,7 +60,7 @@ class PadPacks:
     """Pads packed rows to the longest one; what fills a row is an example of its own without a label."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        self._fill = tokenizer.pad_token_id or 0
+        self._fill = tokenizer.pad_token_id
 
     def __call__(self, examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Returns `input_ids`, `position_ids`, `labels`, each `(batch, tokens)`, and `use_cache`; no attention mask."""

@@ -88,8 +88,7 @@ class PadPairs:
     def __init__(
         self, tokenizer: Tokenizer, names: Sequence[str] = ("input_ids", "attention_mask", "completion_mask")
     ) -> None:
-        padding = tokenizer.pad_token_id
-        self._padding = tokenizer.eos_token_id if padding is None else padding
+        self._padding = tokenizer.pad_token_id
         self._names = names
 
     def __call__(self, examples: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -81,13 +81,22 @@ def blank_batch(head: Head, *, rows: int, tokens: int) -> dict[str, torch.Tensor
 
 
 def load_model(folder: Path, head: Head, **options: Any) -> torch.nn.Module:
-    """Opens a Hugging Face folder with this head, from safetensors; what the folder lacks is random."""
+    """Opens a Hugging Face folder with this head, from safetensors; what the folder lacks is random.
+
+    Where the folder names no padding token, its end token pads: a decoder's classifier reads the last token that is
+    none, and transformers refuses several rows without.
+    """
     from transformers import AutoConfig
 
     config = with_head(AutoConfig.from_pretrained(folder, local_files_only=True), head)
     model: torch.nn.Module = _class(config, head).from_pretrained(
         folder, config=config, use_safetensors=True, local_files_only=True, **options
     )
+    told: Any = model
+    names = told.config.get_text_config()  # not before: an embedding that is made with it would never learn that token
+    if names.pad_token_id is None:
+        end = names.eos_token_id
+        names.pad_token_id = end[0] if isinstance(end, list) else end
     return model
 
 

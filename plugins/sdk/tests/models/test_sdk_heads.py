@@ -1,12 +1,13 @@
-"""Models that read side columns beside the tokens."""
+"""Heads of every kind, with side columns beside the tokens and without."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from espalier_sdk.heads import build_model, with_head
+from espalier_sdk.heads import build_model, load_model, with_head
 from espalier_sdk.model import Head
 from espalier_sdk.testing.tiny import Family, batch, tiny, tiny_config
 
@@ -71,3 +72,20 @@ def test_other_families_read_side_columns_too(kind: str) -> None:
 def test_tiny_config_is_left_without_side_columns_where_a_head_has_none() -> None:
     config = with_head(tiny_config("bert"), Head("sequence-classification", outputs=2))
     assert not hasattr(config, "side_width")
+
+
+def test_a_decoder_without_a_padding_token_classifies_rows_of_different_lengths(tmp_path: Path) -> None:
+    """Its classifier reads the last token that is no padding: a row beside a longer one answers as it does alone."""
+    head = Head("sequence-classification", outputs=2, problem="single-label")
+    config = with_head(tiny_config("llama"), head)
+    config.pad_token_id = None
+    build_model(config, head).save_pretrained(tmp_path)
+    model: Any = load_model(tmp_path, head).eval()
+    assert model.config.pad_token_id == config.eos_token_id
+    one, other = [7, 8, 9, 10], [11, 12]
+    ids = torch.tensor([one, [*other, *[config.eos_token_id] * 2]])
+    mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
+    with torch.inference_mode():
+        both = model(input_ids=ids, attention_mask=mask).logits
+        alone = model(input_ids=torch.tensor([other])).logits
+    assert torch.allclose(both[1], alone[0], atol=1e-6)

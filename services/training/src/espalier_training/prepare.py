@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from espalier_runtime.job import Job
@@ -14,13 +14,14 @@ from espalier_runtime.tables import iter_parts, write_parts
 from espalier_sdk.choice import Choice
 from espalier_sdk.errors import DataError, SpecError
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase as Tokenizer
+
 SPLITS = ("train", "validation")
 
 
 def prepare(job: Job) -> dict[str, Any]:
     """Writes `tokenizer/`, `train/`, `validation/` and `budget.json`; returns rows and tokens per split."""
-    from transformers import AutoTokenizer
-
     what = job.request.what
     dataset, base = job.inputs["dataset"].folder, job.inputs.get("base")
     task_choice = Choice.model_validate(what["task"])
@@ -30,8 +31,7 @@ def prepare(job: Job) -> dict[str, Any]:
     strategy = job.plugins.load("espalier.model_strategies", job.spec.candidates[job.request.candidate].strategy)
     folder = job.out / "tokenizer"
     strategy.tokenizer(texts(dataset, task), base=base.folder if base else None, out=folder)
-    _teach_turns(folder, task)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = settled(folder, task)
     longest = tokenizer.model_max_length
     if what["max_tokens"] > longest:
         raise SpecError(
@@ -77,13 +77,51 @@ def texts(dataset: Path, task: Any) -> Iterator[str]:
                 yield from (value for value in rows.column(name).cast(pa.string()).to_pylist() if value)
 
 
-def _teach_turns(folder: Path, task: Any) -> None:
-    """Writes the task's chat template beside a tokenizer that has none, so that the model carries what it learned."""
+def settled(folder: Path, task: Any) -> Tokenizer:
+    """Opens a tokenizer, and writes into its folder what training needs and the base left open.
+
+    A writing task's chat template, where there is none. Where there is one, the token that it puts after an answer
+    becomes the end token: it is what the model learns to end with, and many bases name another. The end token pads,
+    where nothing else does. So the model carries what it learned. DataError where there is no token for these.
+    """
     from transformers import AutoTokenizer
 
+    tokenizer: Tokenizer = AutoTokenizer.from_pretrained(folder)
+    before = (tokenizer.chat_template, tokenizer.eos_token, tokenizer.pad_token)
     template = task.chat_template if task.head_kind == "causal-lm" else None
-    if template and not AutoTokenizer.from_pretrained(folder).chat_template:
-        (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+    if template and not tokenizer.chat_template:
+        tokenizer.chat_template = template
+    elif template:
+        tokenizer.eos_token = _end_of_answer(tokenizer)
+    if tokenizer.pad_token is None:
+        if before[1] is None:
+            raise DataError(
+                "the tokenizer has no padding token, and no end token that could pad",
+                field="pad_token",
+                remedy="name one in the base's tokenizer_config.json",
+            )
+        tokenizer.pad_token = before[1]
+    if (tokenizer.chat_template, tokenizer.eos_token, tokenizer.pad_token) != before:
+        tokenizer.save_pretrained(folder)
+    return tokenizer
+
+
+def _end_of_answer(tokenizer: Tokenizer) -> str:
+    """Returns the special token with which the tokenizer's chat template ends an answer."""
+    question = {"role": "user", "content": "question"}
+    chat = [question, {"role": "assistant", "content": "answer"}]
+    text = str(tokenizer.apply_chat_template(chat, tokenize=False))
+    special = {*tokenizer.all_special_tokens}
+    special |= {one.content for one in tokenizer.added_tokens_decoder.values() if one.special}
+    end = next((token for token in tokenizer.tokenize(text.rpartition("answer")[2]) if token in special), None)
+    if end is None:
+        raise DataError(
+            "the tokenizer's chat template ends an answer without a special token: a model could not learn to stop",
+            code="no_end_token",
+            field="chat_template",
+            remedy="put {{ eos_token }} after each answer in the base's template",
+        )
+    return end
 
 
 def read_state(dataset: Path) -> dict[str, Any]:
