@@ -31,14 +31,20 @@ def quiet() -> None:
 
 
 def blueprint_of(config: PretrainedConfig, head: Head, *, base: Path | None) -> Blueprint:
-    """Returns the blueprint of a configuration; with a base, what the base has no weights for is new."""
+    """Returns the blueprint of a configuration; with a base, what the base has no weights for is new.
+
+    So is a task's head of the right size: its rows may stand for other labels. It starts as the base has it.
+    """
     import torch
 
     with torch.device("meta"):
         model = build_model(config, head)
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     blocks = 1 + max((int(match[1]) for name in shapes if (match := _BLOCK.search(name))), default=-1)
-    new = _new_parameters(shapes, base, prefix=str(model.base_model_prefix)) if base else set[str]()
+    prefix = str(model.base_model_prefix)
+    new = _new_parameters(shapes, base, prefix=prefix) if base else set[str]()
+    if base and head.kind not in ("causal-lm", "masked-lm"):
+        new |= {name for name in shapes if not name.startswith(f"{prefix}.")}
     parameters = tuple(
         ParameterInfo(name, shape, *_place(name, blocks, is_new=name in new or base is None))
         for name, shape in shapes.items()

@@ -186,14 +186,14 @@ def test_each_strategy_builds_a_head_that_reads_side_columns(name: str) -> None:
     assert blueprint.new_modules == (() if name == "from-scratch" else ("side_columns", "side_out", "side_text"))
 
 
-def test_a_base_with_side_columns_keeps_its_head(base: Path, tmp_path: Path) -> None:
+def test_the_head_of_a_base_with_side_columns_is_where_a_new_one_starts(base: Path, tmp_path: Path) -> None:
     import torch
 
     strategy = FullFinetune(FullFinetune.Config())
     first: Any = strategy.build(strategy.blueprint(SIDE, tokenizer=base, base=base), base=base, placement=Placement())
     first.save_pretrained(tmp_path)
     blueprint = Peft(Peft.Config()).blueprint(SIDE, tokenizer=base, base=tmp_path)
-    assert blueprint.new_modules == ()
+    assert blueprint.new_modules == ("side_columns", "side_out", "side_text")
     again = strategy.build(blueprint, base=tmp_path, placement=Placement())
     kept = first.state_dict()
     assert all(torch.equal(value, kept[name]) for name, value in again.state_dict().items())
@@ -220,9 +220,17 @@ def test_another_tasks_head_of_another_size_is_new(base: Path, tmp_path: Path) -
     assert model.classifier.out_features == 3
 
 
-def test_a_head_of_the_same_size_is_kept(base: Path, tmp_path: Path) -> None:
-    same = _classifier(base, tmp_path / "three", 3)
-    assert Peft(Peft.Config()).blueprint(HEAD, tokenizer=base, base=same).new_modules == ()
+def test_a_head_of_the_same_size_is_trained_from_where_it_is(base: Path, tmp_path: Path) -> None:
+    """Its rows may stand for other labels: an adapter on a frozen head could not learn what its own mean."""
+    import torch
+
+    same, strategy = _classifier(base, tmp_path / "three", 3), Peft(Peft.Config())
+    blueprint = strategy.blueprint(HEAD, tokenizer=base, base=same)
+    assert blueprint.new_modules == ("classifier",)
+    head = [one for one in blueprint.parameters if one.name.startswith("classifier.")]
+    assert {one.role for one in head} == {"head"}
+    first, again = (strategy.build(blueprint, base=same, placement=Placement()).state_dict() for _ in range(2))
+    assert all(torch.equal(value, again[name]) for name, value in first.items())
 
 
 def test_base_without_safetensors_is_refused(base: Path, tmp_path: Path) -> None:

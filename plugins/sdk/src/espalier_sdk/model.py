@@ -73,7 +73,7 @@ class Blueprint:
     head: Head
     blocks: int
     parameters: tuple[ParameterInfo, ...]
-    new_modules: tuple[str, ...]  # absent from the base: trained and saved whole under any PEFT method
+    new_modules: tuple[str, ...]  # a task's head, what the base lacks: trained and saved whole under any PEFT method
 
 
 @dataclass(frozen=True, slots=True)
