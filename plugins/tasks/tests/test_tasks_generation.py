@@ -204,6 +204,8 @@ def test_what_is_asked_ends_where_an_answer_begins_whether_one_is_given_or_not(t
         assert row["input_ids"][: len(ids)] == ids
         assert set(row[LABELS][: len(ids)]) == {-100}
     assert whole[QUESTION].to_pylist() == PROMPTS
+    none = instructions().set_column(1, "answer", pa.array([None] * len(PROMPTS), pa.string()))
+    assert whole.equals(task.questions(none, tokenizer=tokenizer, budget=budget))
 
 
 def test_question_and_answer_together_keep_within_the_budget(tokenizer: Any) -> None:

@@ -160,3 +160,49 @@ def test_a_target_of_one_class_is_told_where_all_rows_are_read(spec: Path) -> No
 def test_gaps_in_the_target_may_be_a_second_class(spec: Path) -> None:
     (spec.parent / "mails.csv").write_text("text,label\nhello there,only\ngood bye,\n")
     assert check_with_data(spec)[1] == []
+
+
+POLICY = """\
+name: asked
+objective: {task: {name: generation, config: {prompt: question, completion: answer}}, metric: exact_match}
+data:
+  pairs: {sources: [{name: files, config: {paths: [pairs.csv]}}]}
+  asked: {sources: [{name: files, config: {paths: [asked.csv]}}]}
+candidates:
+  answers: {strategy: {name: from-scratch, config: {family: llama}}, data: pairs}
+  judge:
+    strategy: full-finetune
+    base: {from: answers}
+    learner: {name: reward, config: {rejected: rejected}}
+    data: pairs
+    competes: false
+  policy:
+    strategy: full-finetune
+    base: {from: answers}
+    learner: grpo
+    auxiliaries: {reward: {from: judge}}
+    data: asked
+    competes: COMPETES
+evaluate: {metrics: [exact-match]}
+"""
+
+
+def with_policy(folder: Path, *, competes: bool) -> Path:
+    """Writes a spec whose policy learns from questions alone."""
+    path = folder / "asked.yaml"
+    path.write_text(POLICY.replace("COMPETES", str(competes).lower()), encoding="utf-8")
+    (folder / "asked.csv").write_text("question\nwhy?\nhow?\n", encoding="utf-8")
+    (folder / "pairs.csv").write_text("question,answer,rejected\nwhy?,so,no\nhow?,thus,no\n", encoding="utf-8")
+    return path
+
+
+def test_a_policy_that_is_measured_needs_answers_and_the_error_says_what_to_do(tmp_path: Path) -> None:
+    problem = problems(with_policy(tmp_path, competes=True))["candidates.policy.competes"]
+    assert problem.message == (
+        "data asked has no column 'answer', and candidate policy learns without it but is measured by it"
+    )
+    assert "competes: false" in (problem.remedy or "")
+
+
+def test_a_policy_that_does_not_compete_learns_from_questions_alone(tmp_path: Path) -> None:
+    assert check_with_data(with_policy(tmp_path, competes=False))[1] == []

@@ -73,6 +73,8 @@ def test_an_empty_split_is_refused_unless_it_was_not_asked_for() -> None:
     refuse_empty({"train": 3}, SplitSpec(by="column", column="part", test=0, validation=0))
     with pytest.raises(DataError, match=r"column 'part'|split.test: 0"):
         refuse_empty({"train": 3, "validation": 1}, SplitSpec(by="column", column="part"))
+    with pytest.raises(DataError, match="4 rows were dropped because their target is empty"):
+        refuse_empty({"train": 3}, SplitSpec(), untargeted=4)
 
 
 def test_dropped_rows_are_counted_for_the_step_that_dropped_them_and_the_order_stays() -> None:
@@ -95,6 +97,12 @@ def test_rows_without_target_or_without_any_text_are_dropped() -> None:
     )
     done = drop_unusable(rows, {"a": "text", "b": "text", "n": "label"})
     assert done.column(DROPPED).to_pylist() == [None, "no text", "no text", "no target"]
+
+
+def test_rows_of_a_split_may_lack_a_target_that_nobody_learns_from_there() -> None:
+    rows = pa.table({"q": ["x", "y", "z"], "a": [None, " ", ""], SPLIT: ["train", "test", "train"], ROW: [0, 1, 2]})
+    done = drop_unusable(marked(rows), {"q": "text", "a": "answer"}, optional={"a": ["train"]})
+    assert done.column(DROPPED).to_pylist() == [None, "no target", None]
 
 
 def test_rows_whose_side_columns_are_empty_stay() -> None:

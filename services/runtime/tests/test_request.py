@@ -21,7 +21,7 @@ from espalier_runtime.request import (
 )
 from espalier_runtime.specs import Spec
 from espalier_sdk import ArtifactRef, Choice, PluginUse, SpecError
-from espalier_sdk.model import PeftTraits
+from espalier_sdk.model import Columns, PeftTraits
 
 SPEC: dict[str, Any] = {
     "name": "triage",
@@ -65,6 +65,10 @@ class FakePlugins(Plugins):
         said = self
 
         class Plugin:
+            def columns(self, task: Any = None) -> Columns:
+                answers = {} if choice.name == "policy" else {"answer": "answer"}
+                return Columns(required={"message": "text", **answers})
+
             def fingerprint(self) -> str | None:
                 return said.fingerprint
 
@@ -233,6 +237,26 @@ def test_candidates_with_equal_choices_share_what_is_prepared() -> None:
     spec, plugins = Spec.model_validate(data), FakePlugins()
     digests = {prepare_request(spec, name, DATASET, BASE, plugins).digest() for name in ("lora", "full")}  # type: ignore[arg-type]
     assert len(digests) == 1
+
+
+@pytest.mark.parametrize(
+    ("learners", "competes", "optional"),
+    [
+        (("policy", "supervised"), True, None),  # the other needs answers, and both have one dataset
+        (("policy", "policy"), True, {"answer": ["train"]}),
+        (("policy", "policy"), False, {"answer": ["train", "validation", "test"]}),
+    ],
+)
+def test_a_column_that_no_learner_of_the_data_needs_is_optional_where_nothing_is_measured(
+    learners: tuple[str, str], competes: bool, optional: dict[str, list[str]] | None
+) -> None:
+    candidates = {
+        name: one | {"learner": learner, "competes": competes}
+        for (name, one), learner in zip(SPEC["candidates"].items(), learners, strict=True)
+    }
+    made = _make("preprocess", SPEC | {"candidates": candidates})
+    assert made.what.get("optional") == optional
+    assert (made.digest() == _make("preprocess").digest()) == (optional is None)
 
 
 def test_changed_names_nothing_for_equal_requests() -> None:

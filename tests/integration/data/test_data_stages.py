@@ -45,11 +45,12 @@ class Bench:
         return name
 
     def workplace(self, **data: Any) -> Workplace:
+        candidates = data.pop("candidates", {"a": {"strategy": "from-scratch"}})
         spec = {
             "name": "bench",
             "objective": {"task": data.pop("task", TASK), "metric": "macro_f1"},
             "data": {"tickets": {"sources": [{"name": "files", "config": {"paths": data.pop("paths")}}], **data}},
-            "candidates": {"a": {"strategy": "from-scratch"}},
+            "candidates": candidates,
         }
         path = self.folder / "spec.yaml"
         path.write_text(json.dumps(spec), encoding="utf-8")
@@ -267,6 +268,19 @@ def test_the_same_input_gives_the_same_bytes_however_it_is_cut(bench: Bench, mon
         work.spec, Store.open(str(bench.folder / "other")), bench.folder / "home2", Plugins(), Session(cpus=1)
     )
     assert {**files_of(bench.corpus(again).folder), **files_of(bench.dataset(again).folder)} == first
+
+
+def test_questions_alone_are_a_dataset_where_a_policy_learns_from_them_and_is_not_measured(bench: Bench) -> None:
+    task = {"name": "generation", "config": {"prompt": "question", "completion": "answer"}}
+    work = bench.workplace(
+        paths=[bench.write_csv("asked.csv", [{"question": f"why {place}?"} for place in range(60)])],
+        task=task,
+        candidates={
+            "a": {"strategy": "full-finetune", "base": "minilm", "learner": "grpo", "competes": False},
+            "b": {"strategy": "from-scratch", "task": TASK},
+        },
+    )
+    assert bench.dataset(work).manifest.metrics["rows"] == 60
 
 
 def test_deduplicate_keeps_the_first_of_equal_rows_however_they_are_cut() -> None:

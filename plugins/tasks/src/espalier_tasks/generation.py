@@ -176,7 +176,8 @@ class Generation:
         if self.config.text is not None and self.config.text in rows.column_names:
             return None
         _require_end(tokenizer)
-        chats = [chat[:-1] if is_answered(chat) else chat for chat in self._chats(rows)]
+        asked = [name for name in rows.column_names if name != self.config.completion]
+        chats = [chat[:-1] if is_answered(chat) else chat for chat in self._chats(rows.select(asked))]
         found = _table(_asked(chats, self._plain, tokenizer, self._question_tokens(budget)), labelled=False)
         return found.append_column(QUESTION, pa.array([chat[-1]["content"] for chat in chats], pa.string()))
 

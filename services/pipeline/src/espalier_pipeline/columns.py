@@ -32,6 +32,7 @@ class Need:
 
     at: Location
     column: str
+    measured: str | None = None  # the candidate that is measured by it, and learns without it
 
 
 @dataclass
@@ -168,6 +169,10 @@ def _needs(spec: Spec, data: str, found: Found) -> Iterator[Need]:
         if task is not None and learner is not None:
             config = spec.task_of(candidate).config
             yield from (Need((*at, *_named(config, column)), column) for column in learner.columns(task).required)
+    for name, candidate in _users(spec, data):
+        task = found.loaded.get(_task_at(spec, name))
+        if task is not None and candidate.competes:
+            yield from (Need(("candidates", name, "competes"), one, measured=name) for one in task.columns().required)
     for index in range(len(spec.data[data].transforms)):
         place: Location = ("data", data, "transforms", index)
         yield from (Need((*place, "config", "columns"), one) for one in named_columns(found.loaded.get(place)))
@@ -191,11 +196,13 @@ def _named(config: Mapping[str, Any], column: str) -> Location:
 
 
 def _missing(document: SpecDocument, need: Need, known: list[str], data: str) -> Problem:
+    why = f", and candidate {need.measured} learns without it but is measured by it" if need.measured else ""
+    filled = "fill it in the rows of validation and test, or say `competes: false`" if need.measured else None
     return document.problem(
         need.at,
-        f"data {data} has no column {need.column!r}",
+        f"data {data} has no column {need.column!r}{why}",
         code="missing_column",
         given=need.column,
         accepted=", ".join(known),
-        remedy=did_you_mean(need.column, known),
+        remedy=did_you_mean(need.column, known) or filled,
     )

@@ -46,8 +46,14 @@ def apply_steps(rows: pa.Table, steps: Sequence[Step]) -> pa.Table:
     return rows
 
 
-def drop_unusable(rows: pa.Table, columns: Mapping[str, str]) -> pa.Table:
-    """Marks rows that cannot be learned or measured: without a target, or any text. Side columns may be empty."""
+def drop_unusable(
+    rows: pa.Table, columns: Mapping[str, str], *, optional: Mapping[str, Sequence[str]] | None = None
+) -> pa.Table:
+    """Marks rows that cannot be learned or measured: without a target, or any text. Side columns may be empty.
+
+    `optional` has targets that the rows of some splits may lack.
+    """
+    import pyarrow as pa
     import pyarrow.compute as pc
 
     texts = [name for name, use in columns.items() if use == "text"]
@@ -55,7 +61,11 @@ def drop_unusable(rows: pa.Table, columns: Mapping[str, str]) -> pa.Table:
     live = alive(rows)
     keep = live
     for name in targets:
-        keep = keep.filter(pc.invert(_is_blank(keep.column(name))))
+        lacking = _is_blank(keep.column(name))
+        if optional and name in optional:
+            free = pc.is_in(keep.column(SPLIT), value_set=pa.array(optional[name], pa.string()))
+            lacking = pc.and_(lacking, pc.invert(free))
+        keep = keep.filter(pc.invert(lacking))
     rows = _with_marks(rows, live, keep, NO_TARGET)
     if not texts:
         return rows

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from espalier_runtime.ray_session import own_errors
 from espalier_runtime.specs.models import SplitSpec
 
-from espalier_preprocessing.applying import DROPPED, KEY, SPLIT, alive, apply_steps, drop_unusable, marked
+from espalier_preprocessing.applying import DROPPED, KEY, SPLIT, alive, apply_steps, marked
 from espalier_preprocessing.arranging import Step
 from espalier_preprocessing.splitting import split_keys, splits_of
 
@@ -81,16 +81,13 @@ class Seen:
         self.state, self.splits, self.dropped = state, splits, dropped
 
 
-def observe(
-    rows: ray.data.Dataset, steps: Sequence[Step], plugin: Any, *, needed: Mapping[str, str] | None = None
-) -> Seen:
-    """Runs the steps and lets a plugin observe the train split; where columns are `needed`, unusable rows go first."""
+def observe(rows: ray.data.Dataset, steps: Sequence[Step], plugin: Any, *, usable: Batch = lambda rows: rows) -> Seen:
+    """Runs the steps and lets a plugin observe the train split; what `usable` marks goes first."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     def look(table: pa.Table) -> pa.Table:
-        done = apply_steps(table, steps)
-        done = drop_unusable(done, needed) if needed is not None else done
+        done = usable(apply_steps(table, steps))
         live = alive(done)
         train = live.filter(pc.equal(live.column(SPLIT), "train"))
         state = json.dumps(plugin.observe(train).model_dump(mode="json")) if train.num_rows else None
@@ -109,9 +106,9 @@ def observe(
     return Seen(reduce(plugin.combine, states) if states else None, splits, dropped)
 
 
-def finished(rows: ray.data.Dataset, steps: Sequence[Step], needed: Mapping[str, str]) -> ray.data.Dataset:
+def finished(rows: ray.data.Dataset, steps: Sequence[Step], usable: Batch) -> ray.data.Dataset:
     """Returns the rows of the dataset with their split, without marks."""
-    return _map(rows, lambda table: alive(drop_unusable(apply_steps(table, steps), needed)).drop_columns([DROPPED]))
+    return _map(rows, lambda table: alive(usable(apply_steps(table, steps))).drop_columns([DROPPED]))
 
 
 def of_split(rows: ray.data.Dataset, split: str) -> Iterator[pa.Table]:

@@ -46,8 +46,8 @@ def splits_of(keys: Sequence[str], split: SplitSpec) -> list[Split]:
     return [_by_hash(key, split) for key in keys]
 
 
-def refuse_empty(counts: Mapping[str, int], split: SplitSpec) -> None:
-    """Raises DataError where a split that was asked for has no row."""
+def refuse_empty(counts: Mapping[str, int], split: SplitSpec, *, untargeted: int = 0) -> None:
+    """Raises DataError where a split that was asked for has no row; `untargeted` rows went for want of a target."""
     wanted = {"train": 1.0, "validation": split.validation, "test": split.test}
     empty = [name for name in SPLITS if wanted[name] > 0 and not counts.get(name)]
     if not empty:
@@ -59,6 +59,7 @@ def refuse_empty(counts: Mapping[str, int], split: SplitSpec) -> None:
     else:
         remedy = "bring more rows, enlarge its share, or try another `split.salt`"
         remedy += "; a group stays whole, so few groups fill few splits" if split.group else ""
+    remedy += f"; {untargeted} rows were dropped because their target is empty" if untargeted else ""
     raise DataError(
         f"the split leaves {' and '.join(empty)} empty (rows: {held})",
         code="empty_split",

@@ -6,16 +6,17 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from espalier_runtime.job import Job, Stage
 from espalier_runtime.ray_session import configure_ray_data, own_errors
 from espalier_sdk.choice import Choice
 from espalier_sdk.errors import DataError
-from espalier_sdk.model import SPLITS, Split
+from espalier_sdk.model import SPLITS, Columns, Split
 
 from espalier_preprocessing import passing
-from espalier_preprocessing.applying import NO_TARGET, NO_TEXT
+from espalier_preprocessing.applying import NO_TARGET, NO_TEXT, drop_unusable
 from espalier_preprocessing.arranging import Arrangement, Step, arrange
 from espalier_preprocessing.checking import check_columns
 from espalier_preprocessing.repeating import Repeats
@@ -35,16 +36,18 @@ def run(job: Job) -> dict[str, Any]:
     """Makes `train/`, `validation/`, `test/`, `state.json` and `profile.json` from a corpus.
 
     Order: record transforms that act everywhere and corpus transforms, as the spec has them; the split; transforms
-    that learn or name splits; rows without a target or without text go; the task is fitted on what is left of train.
+    that learn or name splits; rows without text, or without a target that is needed, go; the task is fitted on what
+    is left of train.
     Raises DataError for columns that are not there, for an empty result or split, and for what the task refuses.
     """
     assert job.request.data is not None, "a preprocess request names its data"
     data, folder = job.spec.data[job.request.data], job.inputs["corpus"].folder / DOCUMENTS
     choice = Choice.model_validate(job.request.what["task"])
     task = job.plugins.load("espalier.tasks", choice)
-    needed = task.columns().required
+    optional = job.request.what.get("optional", {})
+    needed = {name: use for name, use in task.columns().required.items() if set(optional.get(name, ())) != {*SPLITS}}
     steps = _load(data, job)
-    check_columns(_column_names(folder), task=task.columns(), split=data.split, steps=steps)
+    check_columns(_column_names(folder), task=Columns(required=needed), split=data.split, steps=steps)
     job.session.start(job.request.plugins)
     configure_ray_data()
     read = passing.bring_in(folder, data.split)
@@ -55,13 +58,14 @@ def run(job: Job) -> dict[str, Any]:
         rows = passing.into_splits(early, data.split).materialize()
     fitted = _fit_steps(rows, steps.late, job)
     job.progress.note(f"fitting {choice.name}")
-    seen = passing.observe(rows, fitted, task, needed=needed)
+    usable = partial(drop_unusable, columns=needed, optional=optional)
+    seen = passing.observe(rows, fitted, task, usable=usable)
     dropped.update(seen.dropped)
     _refuse_nothing_left(seen.splits, dropped, total)
-    refuse_empty(seen.splits, data.split)
+    refuse_empty(seen.splits, data.split, untargeted=dropped[NO_TARGET])
     state = task.finish(seen.state)
     with own_errors():
-        done = passing.finished(rows, fitted, needed).materialize()
+        done = passing.finished(rows, fitted, usable).materialize()
     labels, repeated = _write_splits(done, needed, job)
     _write_state(job, state, [step for step in (*steps.early, *fitted) if step.at_serving])
     order = [step.name for step in (*steps.early, *fitted)]

@@ -13,6 +13,7 @@ from typing import Any
 from espalier_sdk.artifacts import ArtifactKind, ArtifactRef, PluginUse, digest_of
 from espalier_sdk.choice import Choice
 from espalier_sdk.errors import EspalierError, SpecError
+from espalier_sdk.model import SPLITS, Split
 from espalier_sdk.planning import quantisation
 
 from espalier_runtime.arithmetic import dtype_of
@@ -103,6 +104,8 @@ def preprocess_request(spec: Spec, data: str, task: Choice, corpus: ArtifactRef,
         "split": part.split.model_dump(mode="json"),
         "task": _dump(task),
     }
+    if optional := _optional(spec, data, task, plugins):
+        what["optional"] = optional
     choices: list[GroupChoice] = [("espalier.transforms", choice) for choice in part.transforms]
     return StageRequest(
         stage="preprocess",
@@ -115,6 +118,20 @@ def preprocess_request(spec: Spec, data: str, task: Choice, corpus: ArtifactRef,
         libraries=_versions("pyarrow", "numpy"),
         data=data,
     )
+
+
+def _optional(spec: Spec, data: str, task: Choice, plugins: Plugins) -> dict[str, list[Split]]:
+    """Returns the task's columns that no learner of this dataset needs, with the splits whose rows may lack them.
+
+    Where a candidate competes it is measured by the task: held-out rows need all that the task reads.
+    """
+    users = [one for one in spec.candidates.values() if (spec.data_name(one), spec.task_of(one)) == (data, task)]
+    if not users:
+        return {}
+    plugin = plugins.load("espalier.tasks", task)
+    needed = {name for one in users for name in plugins.load("espalier.learners", one.learner).columns(plugin).required}
+    splits: list[Split] = ["train"] if any(one.competes for one in users) else list(SPLITS)
+    return {name: splits for name in sorted(plugin.columns().required) if name not in needed}
 
 
 def base_request(base: Choice, plugins: Plugins) -> StageRequest:
