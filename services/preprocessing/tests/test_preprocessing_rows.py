@@ -105,6 +105,15 @@ def test_rows_of_a_split_may_lack_a_target_that_nobody_learns_from_there() -> No
     assert done.column(DROPPED).to_pylist() == [None, "no target", None]
 
 
+def test_joined_labels_may_be_none_and_a_list_that_is_missing_is_no_target() -> None:
+    rows = pa.table({"q": ["x", "y", "z"], "some": ["a|b", "", None], "list": [["a"], [], None], ROW: [0, 1, 2]})
+    done = drop_unusable(marked(rows), {"q": "text", "some": "labels"})
+    assert done.column(DROPPED).null_count == 3
+    assert done.column("some").to_pylist() == ["a|b", "", ""]
+    done = drop_unusable(marked(rows), {"q": "text", "list": "labels"})
+    assert done.column(DROPPED).to_pylist() == [None, None, "no target"]
+
+
 def test_rows_whose_side_columns_are_empty_stay() -> None:
     rows = marked(pa.table({"a": ["x", "y"], "n": [None, 2], "c": ["", None], "t": ["1", ""], ROW: [0, 1]}))
     done = drop_unusable(rows, {"a": "text", "n": "number", "c": "category", "t": "value"})

@@ -42,7 +42,9 @@ class ClassificationConfig(PluginConfig):
     )
     threshold: float = Field(default=0.5, gt=0, lt=1, description="multi_label: the score from which a label is given.")
     separator: str | None = Field(
-        default=None, min_length=1, description="multi_label: what stands between labels that are joined in one text."
+        default=None,
+        min_length=1,
+        description="multi_label: what stands between labels that are joined in one text; an empty text is no label.",
     )
 
     @field_validator("text")

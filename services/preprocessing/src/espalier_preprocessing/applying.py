@@ -23,6 +23,7 @@ SPLIT = "espalier_split"  # str: the split it is in
 NO_TARGET = "no target"
 NO_TEXT = "no text"
 BESIDE = ("number", "category")  # uses of columns that stand beside the text
+_LABELS = "labels"  # the use of a column of label sets
 
 
 def marked(rows: pa.Table) -> pa.Table:
@@ -51,13 +52,18 @@ def drop_unusable(
 ) -> pa.Table:
     """Marks rows that cannot be learned or measured: without a target, or any text. Side columns may be empty.
 
-    `optional` has targets that the rows of some splits may lack.
+    `optional` has targets that the rows of some splits may lack. Labels that are joined in a text may be none: an empty
+    text is a target, also where a file of delimited values left nothing in its place.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    joined = [name for name, use in columns.items() if use == _LABELS and _is_text(rows.column(name))]
+    for name in joined:
+        rows = rows.set_column(rows.column_names.index(name), name, pc.fill_null(rows.column(name), ""))
+
     texts = [name for name, use in columns.items() if use == "text"]
-    targets = [name for name, use in columns.items() if use != "text" and use not in BESIDE]
+    targets = [name for name, use in columns.items() if use != "text" and use not in BESIDE and name not in joined]
     live = alive(rows)
     keep = live
     for name in targets:
@@ -115,6 +121,12 @@ def _is_blank(column: pa.ChunkedArray) -> pa.ChunkedArray:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+    if _is_text(column):
         return pc.equal(pc.utf8_trim_whitespace(pc.fill_null(column, "")), "")
     return pc.is_null(column, nan_is_null=pa.types.is_floating(column.type))
+
+
+def _is_text(column: pa.ChunkedArray) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_string(column.type) or pa.types.is_large_string(column.type))
