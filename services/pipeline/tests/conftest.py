@@ -112,7 +112,8 @@ class FakeServices:
         )
 
     def _provenance(self, request: StageRequest) -> dict[str, Any]:
-        return {"seconds": 1.0, "started_at": 1.0, "components": request.components()}
+        told = {"request": request.digest(), "components": request.components()}
+        return {"seconds": 1.0, "started_at": 1.0, **told}
 
     def _trials(self, store: Store, request: StageRequest) -> list[dict[str, Any]]:
         shares = request.what["tune"]["space"].get("training.train_share")
@@ -139,7 +140,7 @@ class FakeServices:
             return {"model": "", "best": 2, "values": TRIALS[2]["values"], "score": 0.9, **told, **states}
         if request.stage == "train":
             trained = dict.fromkeys(_TRAINED, 64 if request.candidate == "wide" else 32)
-            return trained | {"forgetting": FORGOTTEN if "base" in request.inputs else None}
+            return trained | {"resumed_at": None, "forgetting": FORGOTTEN if "base" in request.inputs else None}
         value = self.values[request.candidate or "baselines"]
         measured = {"macro_f1": {"value": value, "low": value - 0.05, "high": value + 0.05, "error": 0.02}}
         if request.candidate is None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import tempfile
 import threading
@@ -16,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from espalier_runtime.store import Store
+from espalier_sdk import ArtifactRef, Manifest
 from espalier_sdk.errors import SpecError, TrainingFailed
 
 from espalier_pipeline.driver import run
@@ -31,7 +34,7 @@ class Proof:
     unbroken: str
     broken: str
     killed_at: tuple[int, ...]
-    resumed_at: int | None
+    resumed_at: int
 
     @property
     def equal(self) -> bool:
@@ -56,7 +59,8 @@ def verify_resume(
     """Trains each candidate twice in folders of their own, once without a break and once with killed workers.
 
     A worker is killed `kills` times, each time after a checkpoint that it has not seen before; checkpoints are
-    written every `every` steps. Raises TrainingFailed where training was over before a worker could be killed.
+    written every `every` steps. What the candidate refers to is trained once, unbroken, and both start from it.
+    Raises TrainingFailed where training was over before a worker could be killed, or went on from no checkpoint.
     """
     spec = check(path, overrides=overrides)
     names = [candidate] if candidate else list(spec.candidates)
@@ -67,42 +71,71 @@ def verify_resume(
         for name in names:
             told = [f"candidates.{name}.where.checkpoint_steps={every}"]
             told.append(f"candidates.{name}.where.max_failures={kills}")
-            homes = [Path(scratch) / f"{name}-{kind}" for kind in ("unbroken", "broken")]
-            unbroken = _train(path, name, homes[0], [*overrides, *told])
-            killer = _Killer(homes[1], kills=kills, every=every, chance=chance)
-            with killer:
-                broken = _train(path, name, homes[1], [*overrides, *told])
-            if len(killer.killed_at) < kills:
-                raise TrainingFailed(
-                    f"{name}: training was over after {len(killer.killed_at)} of {kills} kills",
-                    code="too_short",
-                    remedy="ask for fewer --kills or a smaller --every, or for more steps",
-                )
-            resumed = broken["metrics"].get("resumed_at")
-            proofs.append(Proof(name, unbroken["ref"], broken["ref"], tuple(killer.killed_at), resumed))
+            unbroken, broken = (Path(scratch) / f"{name}-{kind}" for kind in ("unbroken", "broken"))
+            needed = sorted(set(spec.candidates[name].references().values()))
+            for other in needed:
+                _train(path, other, unbroken, overrides)
+            if needed:
+                shutil.copytree(unbroken, broken)
+            homes = (unbroken, broken)
+            proofs.append(
+                _prove(path, name, homes=homes, overrides=[*overrides, *told], kills=kills, every=every, chance=chance)
+            )
     return proofs
 
 
-def _train(path: Path, candidate: str, home: Path, overrides: Sequence[str]) -> dict[str, Any]:
-    from espalier_runtime.store import Store
-    from espalier_sdk import ArtifactRef
+def _prove(
+    path: Path,
+    name: str,
+    *,
+    homes: tuple[Path, Path],
+    overrides: Sequence[str],
+    kills: int,
+    every: int,
+    chance: random.Random,
+) -> Proof:
+    """Trains a candidate in both homes and kills its worker in the second."""
+    unbroken, broken = homes
+    whole = _train(path, name, unbroken, overrides)
+    with Killer(broken, whole.provenance["request"], kills=kills, every=every, chance=chance) as killer:
+        mended = _train(path, name, broken, overrides)
+    if len(killer.killed_at) < kills:
+        raise TrainingFailed(
+            f"{name}: training was over after {len(killer.killed_at)} of {kills} kills",
+            code="too_short",
+            remedy="ask for fewer --kills or a smaller --every, or for more steps",
+        )
+    resumed_at = mended.metrics["resumed_at"]
+    if resumed_at is None:
+        raise TrainingFailed(
+            f"{name}: training was killed and then began anew: it found no checkpoint",
+            code="not_resumed",
+            remedy="ask for a larger --every, so that a checkpoint is there before the kill",
+        )
+    return Proof(name, str(whole.ref()), str(mended.ref()), tuple(killer.killed_at), resumed_at)
 
-    result = run(path, only="train", candidate=candidate, home=home, overrides=overrides, view=QuietView())
+
+def _train(path: Path, candidate: str, home: Path, overrides: Sequence[str]) -> Manifest:
+    """Returns the manifest of a candidate's model, trained in a home where it is not there yet."""
+    store = str(home / "store")
+    result = run(path, only="train", candidate=candidate, home=home, store=store, overrides=overrides, view=QuietView())
     ref = next(one["ref"] for one in result.stages if one["stage"] == "train" and one["name"] == candidate)
-    return {"ref": ref, "metrics": Store.open(str(home / "store")).manifest(ArtifactRef.parse(ref)).metrics}
+    return Store.open(store).manifest(ArtifactRef.parse(ref))
 
 
-class _Killer:
-    """Kills the training worker of a home at random steps, each between two checkpoints."""
+class Killer:
+    """Kills the worker that trains for one request in a home, at random steps, each between two checkpoints."""
 
-    def __init__(self, home: Path, *, kills: int, every: int, chance: random.Random) -> None:
-        self._home, self._kills, self._every, self._chance = home, kills, every, chance
+    def __init__(self, home: Path, request: str, *, kills: int, every: int, chance: random.Random) -> None:
+        self._home, self._request = home, request
+        self._kills, self._every, self._chance = kills, every, chance
         self.killed_at: list[int] = []
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Killer:
         self._thread.start()
+        return self
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
@@ -121,10 +154,19 @@ class _Killer:
                     break
 
     def _event(self) -> dict[str, Any] | None:
-        for path in self._home.glob("store/attempts/*/beside/progress.json"):
-            try:
-                event: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            except (OSError, json.JSONDecodeError):
-                continue
-            return event
+        for heartbeat in self._home.glob("store/attempts/*/heartbeat"):
+            beat = _read(heartbeat)
+            if beat and beat["request"] == self._request:
+                event = _read(heartbeat.parent / "beside" / "progress.json")
+                if event:
+                    return event
         return None
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """Returns what a file tells; None where it is not there, or just being written."""
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError):
+        return None
+    return found

@@ -47,7 +47,7 @@ def verify_resume(
         for proof in proofs:
             told = "the same weights" if proof.equal else f"{proof.broken}, unbroken {proof.unbroken}"
             killed = ", ".join(str(step) for step in proof.killed_at)
-            print(f"{proof.candidate:<16} killed at {killed}; went on from step {proof.resumed_at or 0}: {told}")
+            print(f"{proof.candidate:<16} killed at {killed}; went on from step {proof.resumed_at}: {told}")
         print_next(f"espalier run {spec}")
     return 0 if all(proof.equal for proof in proofs) else TrainingFailed.exit_code
 
