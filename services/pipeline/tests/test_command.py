@@ -9,10 +9,11 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from espalier_peft_lora import Lora
-from espalier_pipeline import reading
+from espalier_pipeline import children, reading
 from espalier_pipeline.command import run
 
 SPEC = """\
@@ -214,3 +215,33 @@ def test_every_command_that_writes_says_where_as_one_document(
     assert sys.executable in (program, *words)
     assert f"{tmp_path / 'espalier-loud'}[test]" in words
     assert shlex.split(test)[0] == sys.executable
+
+
+@pytest.mark.parametrize(
+    ("adapter", "opens", "said", "following"),
+    [
+        (None, "transformers.pipeline('fill-mask', 'plain')", "plain", "transformers.pipeline('fill-mask', 'plain')"),
+        (
+            {"base": "model/b@1", "mergeable": True},
+            None,
+            "Espalier alone opens",
+            "espalier export model/a@2 DIR --merge",
+        ),
+        ({"base": "model/b@1", "mergeable": False}, None, "Espalier alone opens", "espalier predict model/a@2 FILE"),
+        ({"base": "model/b@1", "mergeable": True}, "peft.PeftModel", "an adapter on model/b@1\n", "peft.PeftModel"),
+    ],
+)
+def test_an_export_ends_with_what_opens_it(
+    adapter: dict[str, Any] | None,
+    opens: str | None,
+    said: str,
+    following: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(children, "run_child", lambda *_, **__: {"adapter": adapter, "opens": opens})
+    assert run(["export", "model/a@2", str(tmp_path / "plain"), "--store", str(tmp_path)]) == 0
+    told = capsys.readouterr()
+    assert said in told.out
+    assert told.err.startswith(f"next             {following}")

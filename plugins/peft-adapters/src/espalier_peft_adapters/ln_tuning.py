@@ -36,6 +36,7 @@ class LnTuning:
             identity_at_start=True,
             mergeable=True,
             mixes_in_batch=False,
+            opens_with_peft=True,
             quantised=True,
             learning_rate=5e-3,
         )

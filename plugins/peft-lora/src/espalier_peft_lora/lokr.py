@@ -43,6 +43,7 @@ class LoKr:
             identity_at_start=True,
             mergeable=True,
             mixes_in_batch=False,
+            opens_with_peft=True,
         )
 
     def parameters(self, blueprint: Blueprint) -> tuple[ParameterInfo, ...]:

@@ -80,6 +80,7 @@ class Lora:
             calibration_batches=self._config.calibration_batches if placed else 0,
             reference="disable" if plain else "copy",
             quantised=plain and not placed,
+            opens_with_peft=True,
         )
 
     def parameters(self, blueprint: Blueprint) -> tuple[ParameterInfo, ...]:

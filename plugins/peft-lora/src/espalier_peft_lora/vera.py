@@ -44,6 +44,7 @@ class Vera:
             identity_at_start=True,
             mergeable=True,
             mixes_in_batch=False,
+            opens_with_peft=True,
             quantised=True,
             learning_rate=1e-2,
         )

@@ -17,19 +17,25 @@ if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig
 
-    from espalier_sdk.model import Head
+    from espalier_sdk.model import Head, HeadKind
 
 # The layers that join text and side columns; absent from every base. Layers of the model itself, not of a module that
 # holds them: PEFT 0.21 can give back a layer that it saves whole, and no module of several.
 SIDE_COLUMNS, SIDE_TEXT, SIDE_OUT = "side_columns", "side_text", "side_out"
 SIDE_LAYERS = (SIDE_COLUMNS, SIDE_OUT, SIDE_TEXT)
 
-_AUTO_CLASSES = {
+_AUTO_CLASSES: dict[HeadKind, str] = {
     "causal-lm": "AutoModelForCausalLM",
     "masked-lm": "AutoModelForMaskedLM",
     "sequence-classification": "AutoModelForSequenceClassification",
     "token-classification": "AutoModelForTokenClassification",
     "question-answering": "AutoModelForQuestionAnswering",
+}
+_PIPELINES: dict[HeadKind, str] = {  # transformers 5 has none for answers that stand in a text
+    "causal-lm": "text-generation",
+    "masked-lm": "fill-mask",
+    "sequence-classification": "text-classification",
+    "token-classification": "token-classification",
 }
 _PROBLEMS = {
     "single-label": "single_label_classification",
@@ -51,6 +57,16 @@ def with_head(config: PretrainedConfig, head: Head) -> PretrainedConfig:
     if head.side_width:
         config.side_width = head.side_width
     return config
+
+
+def auto_class(kind: HeadKind) -> str:
+    """Returns the name of the auto class by which transformers opens a model with a head, without side columns."""
+    return _AUTO_CLASSES[kind]
+
+
+def pipeline_of(kind: HeadKind) -> str | None:
+    """Returns the name of transformers' pipeline that answers with a head; None where it has none."""
+    return _PIPELINES.get(kind)
 
 
 def build_model(config: PretrainedConfig, head: Head) -> torch.nn.Module:
@@ -114,7 +130,7 @@ def _class(config: PretrainedConfig, head: Head) -> Any:
     import transformers
 
     family: Any = type(config)
-    return _with_side(family) if head.side_width else getattr(transformers, _AUTO_CLASSES[head.kind])
+    return _with_side(family) if head.side_width else getattr(transformers, auto_class(head.kind))
 
 
 @cache

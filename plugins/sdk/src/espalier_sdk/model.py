@@ -138,6 +138,7 @@ class PeftTraits:
     calibration_batches: int = 0
     quantised: bool = False  # trains beside a base in four bits; merges after that was made whole again
     reference: Literal["disable", "copy"] = "disable"
+    opens_with_peft: bool = False  # PeftModel.from_pretrained opens the saved folder on the base, without Espalier
     learning_rate: float | None = None  # the usual peak rate where a spec names none; default: the strategy's
 
 

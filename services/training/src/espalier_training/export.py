@@ -9,14 +9,19 @@ import argparse
 import json
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from espalier_runtime.card import CARD, read_card
 from espalier_runtime.main import print_errors, watch_parent
 from espalier_runtime.merging import ADAPTERS_OWN, copy_beside, merged_model
 from espalier_runtime.plugins import Plugins
 from espalier_runtime.store import OpenArtifact, Store
+from espalier_sdk.choice import Choice
 from espalier_sdk.errors import EspalierError, SpecError
+from espalier_sdk.heads import auto_class, pipeline_of
+from espalier_sdk.model import Head, PeftTraits
 
 
 def main() -> int:
@@ -32,11 +37,15 @@ def main() -> int:
         store = Store.open(arguments.store)
         opened = store.open_artifact(store.resolve(arguments.model))
         files = export(opened, store, Path(arguments.out), merged=arguments.merged)
+        card = read_card(opened.folder)
+        traits = None if arguments.merged else traits_of(card, Plugins())
     except EspalierError as error:
         print_errors(error, as_json=True)
         return error.exit_code
-    head = read_card(opened.folder)["head"]
-    print(json.dumps({"model": str(opened.ref), "path": arguments.out, "files": files, "head": head}))
+    told = {"model": str(opened.ref), "path": arguments.out, "files": files, "head": card["head"]}
+    adapter = {"base": card["base"], "mergeable": traits.mergeable} if traits else None
+    how = opens(Head(**card["head"]), traits, Path(arguments.out))
+    print(json.dumps({**told, "adapter": adapter, "opens": how}))
     return 0
 
 
@@ -44,7 +53,8 @@ def export(opened: OpenArtifact, store: Store, out: Path, *, merged: bool) -> li
     """Writes a model into a new or empty folder and returns its files.
 
     A whole model and a merged adapter open with `AutoModel...from_pretrained`; an adapter that is not merged opens
-    with PEFT on its base. Raises SpecError where the folder is not empty, NotMergeable where the method cannot merge.
+    on its base, with PEFT where its method's traits say so, else with Espalier alone (`opens`). Raises SpecError where
+    the folder is not empty, NotMergeable where the method cannot merge.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise SpecError("is not empty", field="DIR", file=str(out), remedy="name a new folder")
@@ -58,6 +68,30 @@ def export(opened: OpenArtifact, store: Store, out: Path, *, merged: bool) -> li
         copy_beside(opened.folder, out, leave_out=(CARD,))
     _name_labels(out, card["state"].get("labels"))
     return sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
+
+
+def traits_of(card: Mapping[str, Any], plugins: Plugins) -> PeftTraits | None:
+    """Returns the traits of the method by which a model is an adapter; None for a whole model."""
+    if not card["peft"]:
+        return None
+    traits: PeftTraits = plugins.ask("espalier.peft_methods", Choice(**card["peft"]), "traits")
+    return traits
+
+
+def opens(head: Head, adapter: PeftTraits | None, out: Path) -> str | None:
+    """Returns the Python that opens an exported folder; None where that takes Espalier and its store."""
+    folder = repr(str(out))
+    if adapter:
+        if not adapter.opens_with_peft or head.side_width:
+            return None
+        outputs = f", num_labels={head.outputs}" if head.outputs else ""
+        base = f"transformers.{auto_class(head.kind)}.from_pretrained(BASE{outputs})"
+        return f"peft.PeftModel.from_pretrained({base}, {folder})"
+    if head.side_width:  # an auto class of transformers would leave the head out, and answer all the same
+        return f"espalier_sdk.heads.load_model(Path({folder}), {head})"
+    if pipeline := pipeline_of(head.kind):
+        return f"transformers.pipeline({pipeline!r}, {folder})"
+    return f"transformers.{auto_class(head.kind)}.from_pretrained({folder})"
 
 
 def _name_labels(out: Path, labels: list[str] | None) -> None:

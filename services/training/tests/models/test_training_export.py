@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import peft
+import pyarrow as pa
 import pytest
 import torch
+import transformers
+from espalier_runtime.card import read_card
 from espalier_runtime.opening import CARD, open_model
-from espalier_sdk import SpecError
-from espalier_training.export import export
+from espalier_sdk import Head, SpecError
+from espalier_training.export import export, opens, traits_of
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from .made import WORDS, Made, adapt, content, make, rows
+from .made import TINY, WORDS, Made, adapt, content, make, rows, train_alone
 
 
 @pytest.fixture(scope="module")
@@ -56,3 +61,83 @@ def test_a_folder_that_holds_something_is_refused_and_left_as_it_was(made: Made,
     with pytest.raises(SpecError, match="is not empty"):
         export(made.place.store.open_artifact(made.model), made.place.store, tmp_path, merged=False)
     assert set(content(tmp_path)) == {"mine.txt"}
+
+
+def python_of(made: Made, out: Path, *, merged: bool = False) -> str | None:
+    """Exports a model and returns the Python that is said to open it."""
+    opened = made.place.store.open_artifact(made.model)
+    export(opened, made.place.store, out, merged=merged)
+    card = read_card(opened.folder)
+    return opens(Head(**card["head"]), None if merged else traits_of(card, made.place.plugins), out)
+
+
+@pytest.fixture(scope="module")
+def kinds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Made]:
+    """A model of each kind of head, and an adapter."""
+    torch.set_num_threads(1)
+    questions = {"question": "who?", "context": "ada wins", "answers": [{"text": "ada", "start": 0}]}
+    tags = {"words": ["ada", "wins"], "tags": ["B-PER", "O"], "message": "ada wins", "queue": "a"}
+    split = pa.Table.from_pylist([questions | tags, questions | tags | {"queue": "b"}] * 4)
+    training = {"max_steps": 1, "batch_size": 4, "max_tokens": 16}
+
+    def one(name: str, config: dict[str, Any], learner: str = "supervised", family: str = "bert") -> dict[str, Any]:
+        return {
+            "strategy": {"name": "from-scratch", "config": TINY | {"family": family, "vocabulary_size": 300}},
+            "task": {"name": name, "config": config},
+            "learner": learner,
+            "training": training,
+            "where": {"cpus_per_worker": 1},
+        }
+
+    words = {"text": "message", "target": "queue"}
+    candidates = {
+        "classes": one("classification", words),
+        "tags": one("token-classification", {"tokens": "words", "tags": "tags"}),
+        "answers": one("question-answering", {}),
+        "gaps": one("fill-mask", {"text": "message"}, learner="masked"),
+        "texts": one("generation", {"text": "message"}, learner="causal", family="llama"),
+    }
+    for name, method in (("adapted", "lora"), ("beside", "bottleneck")):
+        candidates[name] = one("classification", words) | {
+            "strategy": "peft",
+            "base": {"from": "classes"},
+            "peft": method,
+        }
+    task = {"name": "classification", "config": words}
+    return train_alone(tmp_path_factory.mktemp("kinds"), task, {"train": split, "validation": split}, candidates)
+
+
+@pytest.mark.parametrize(
+    ("name", "asked"),
+    [("classes", "ada wins"), ("tags", "ada wins"), ("gaps", "ada [MASK]"), ("texts", "ada")],
+)
+def test_the_pipeline_that_is_named_answers(kinds: dict[str, Made], tmp_path: Path, name: str, asked: str) -> None:
+    told = python_of(kinds[name], tmp_path / "plain")
+    assert told is not None
+    answer = eval(told, {"transformers": transformers})(asked)
+    assert isinstance(answer, list)
+    assert answer
+
+
+def test_a_model_whose_answers_stand_in_a_text_opens_by_its_class(kinds: dict[str, Made], tmp_path: Path) -> None:
+    told = python_of(kinds["answers"], tmp_path / "plain")
+    assert told is not None
+    model = eval(told, {"transformers": transformers})
+    assert model(input_ids=torch.tensor([[1, 2, 3]])).start_logits.shape == (1, 3)
+
+
+def test_an_adapter_that_peft_opens_answers_alike_on_its_base(kinds: dict[str, Made], tmp_path: Path) -> None:
+    adapted = kinds["adapted"]
+    told = python_of(adapted, tmp_path / "adapter")
+    python_of(kinds["classes"], tmp_path / "base")
+    assert told is not None
+    known = {"transformers": transformers, "peft": peft, "BASE": str(tmp_path / "base")}
+    model = eval(told, known).eval()
+    whole = eval(str(python_of(adapted, tmp_path / "whole", merged=True)), known).model
+    ids = torch.tensor([[1, 2, 3]])
+    with torch.no_grad():
+        torch.testing.assert_close(model(input_ids=ids).logits, whole(input_ids=ids).logits, atol=1e-5, rtol=0)
+
+
+def test_an_adapter_in_a_format_of_its_own_opens_with_espalier_alone(kinds: dict[str, Made], tmp_path: Path) -> None:
+    assert python_of(kinds["beside"], tmp_path / "adapter") is None

@@ -50,10 +50,11 @@ def check_peft_method(
     Sequence heads come without and with side columns. Importing it is light; the output is unchanged at step 0 where
     the method promises it; only declared parameters have gradients, and their shapes and count are those of
     `parameters`; optimizer steps move them and nothing else; the state survives save and load, and a resume, bit for
-    bit; merged equals adapted within `tolerance`, or the method raises NotMergeable; token-level outputs and labels
-    align with `input_ids`; where shapes are `placed` by calibration they have no more weights than `parameters`, and a
-    second model gets the same; each config of `refused` is refused, by `Config` or, where it depends on the model, by
-    `parameters`; so is each model of `refused_families`, of which the method needs something that they lack.
+    bit; PEFT alone opens what was saved where the traits say so; merged equals adapted within `tolerance`, or the
+    method raises NotMergeable; token-level outputs and labels align with `input_ids`; where shapes are `placed` by
+    calibration they have no more weights than `parameters`, and a second model gets the same; each config of `refused`
+    is refused, by `Config` or, where it depends on the model, by `parameters`; so is each model of `refused_families`,
+    of which the method needs something that they lack.
     """
     plugin = check_plugin("espalier.peft_methods", name)
     method = plugin(plugin.Config.model_validate(dict(config or {})))
@@ -202,6 +203,8 @@ class _Case:
             assert contents(first) == contents(second), f"{self.label}: saving twice gives other bytes"
             loaded = self.method.load(copy.deepcopy(self.base), first).eval()
             _check_equal(self.label, "loaded", loaded, model, self.inputs)
+            if self.traits.opens_with_peft:
+                self._check_opened_by_peft(model, first)
             trained = self._trained()
             _check_same(
                 f"{self.label}: what was loaded",
@@ -210,6 +213,13 @@ class _Case:
                     for one in (loaded, model)
                 ),
             )
+
+    def _check_opened_by_peft(self, model: torch.nn.Module, folder: Path) -> None:
+        from peft import PeftModel
+
+        opened = PeftModel.from_pretrained(copy.deepcopy(self.base), str(folder)).eval()
+        adapted = _answer(model, self.inputs)
+        _check_near(self.label, "opened by PEFT alone", _answer(opened, self.inputs), adapted, IDENTITY_TOLERANCE)
 
     def _check_merge(self, model: torch.nn.Module, tolerance: float) -> None:
         if not self.traits.mergeable:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -60,7 +60,7 @@ def export(
     store: StoreUri = None,
     as_json: Json = False,
 ) -> None:
-    """Write a model as a plain Hugging Face folder, which opens without Espalier."""
+    """Write a model as a plain Hugging Face folder, and say what opens it."""
     from espalier_pipeline.children import run_child
     from espalier_pipeline.places import Places
 
@@ -71,9 +71,17 @@ def export(
     done = run_child("espalier_training.export", arguments, log=log, environment={}, on_event=lambda event: None)
     if as_json:
         print_json(done)
+        return
+    print(shown(folder))
+    if done["adapter"]:
+        alone = "" if done["opens"] else ", which Espalier alone opens"
+        print(f"an adapter on {done['adapter']['base']}{alone}")
+    if done["opens"]:
+        print_next(f"{done['opens']} in Python")
+    elif done["adapter"]["mergeable"]:
+        print_next(command_line("export", model, "DIR", "--merged", home=home, store=store))
     else:
-        print(shown(folder))
-        print_next(f"{_opens(done['head'], shown(folder))} in Python")
+        print_next(command_line("predict", model, "FILE", home=home, store=store))
 
 
 def relevance(
@@ -100,9 +108,3 @@ def relevance(
     print_json(found) if as_json else print(table(found))
     if not as_json:
         print_next(command_line("show", model, home=home, store=store) if out is None else f"open {shown(out)}")
-
-
-def _opens(head: dict[str, Any], folder: str) -> str:
-    if head["side_width"]:  # an auto class of transformers would leave the head out, and answer all the same
-        return f"espalier_sdk.heads.load_model(Path('{folder}'), Head(**{head}))"
-    return f"transformers.pipeline('text-classification', '{folder}')"
