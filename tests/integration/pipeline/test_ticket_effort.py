@@ -56,7 +56,9 @@ def test_the_choice_and_the_tables_know_that_less_is_better(made) -> None:
         assert value(next(one for one in document["candidates"] if one["name"] == document["chosen"]), "mae") == min(
             value(one, "mae") for one in document["candidates"]
         )
-    assert "answers against targets" in Path(document["report"]).read_text(encoding="utf-8")
+    page = Path(document["report"]).read_text(encoding="utf-8")
+    assert "answers against targets" in page
+    assert f"Where {document['chosen']} is furthest off" in page
 
 
 def test_the_vector_is_in_the_data_and_what_it_is_made_of_travels_with_the_model(made) -> None:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from espalier_sdk import ArtifactRef
-from espalier_sdk.columns import ID, PREDICTION, RESERVED_PREFIX, SCORE, TARGET
+from espalier_sdk.columns import ID, PREDICTION, SCORE, TARGET
 
-from espalier_pipeline.predictions import predictions_of
+from espalier_pipeline.predictions import predictions_of, texts_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -56,7 +56,7 @@ def confidence(stages: Sequence[Mapping[str, Any]], store: Store, candidate: str
     curve = thresholds([(row[SCORE], row[TARGET] == row[PREDICTION]) for row in rows])
     lowest = {target: next((one for one in curve if one.accuracy >= target), None) for target in _TARGETS}
     wrong = sorted((row for row in rows if row[TARGET] != row[PREDICTION]), key=lambda row: -row[SCORE])[:_SHOWN]
-    texts = _texts(read_parts(store.open_artifact(ArtifactRef.parse(dataset)).folder / "validation"), wrong)
+    texts = texts_of(read_parts(store.open_artifact(ArtifactRef.parse(dataset)).folder / "validation"), wrong)
     reached = tuple((target, one) for target, one in lowest.items() if one)
     return Confidence(tuple(curve), reached, tuple({**row, "text": texts.get(row[ID], "")} for row in wrong))
 
@@ -98,21 +98,3 @@ def _has_scores(schema: pa.Schema) -> bool:
     if not {ID, TARGET, PREDICTION, SCORE} <= set(schema.names):
         return False
     return all(pa.types.is_string(schema.field(name).type) for name in (TARGET, PREDICTION))
-
-
-def _texts(rows: pa.Table, wrong: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Returns what the wrong rows say, by id: their columns of text, but for the one that holds the answer."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    asked = pa.array([row[ID] for row in wrong], pa.string())
-    names = [
-        field.name
-        for field in rows.schema
-        if pa.types.is_string(field.type) and not field.name.startswith(RESERVED_PREFIX)
-    ]
-    some = rows.filter(pc.is_in(rows.column(ID), value_set=asked)).select([ID, *names]).to_pylist()
-    targets = {row[ID]: row[TARGET] for row in wrong}
-    return {
-        row[ID]: " | ".join(row[name] for name in names if row[name] and row[name] != targets[row[ID]]) for row in some
-    }

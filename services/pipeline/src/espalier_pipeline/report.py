@@ -11,6 +11,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from espalier_runtime.plugins import Plugins
+from espalier_runtime.specs.checking import objective_metric
 from espalier_runtime.store import Store, disk_error
 from espalier_sdk import ArtifactRef
 from espalier_sdk.columns import PREDICTION, TARGET
@@ -20,6 +22,7 @@ from espalier_pipeline.confidence import confidence, sentences
 from espalier_pipeline.predictions import predictions_of
 from espalier_pipeline.samples import samples
 from espalier_pipeline.studies import sentence, value_text
+from espalier_pipeline.worst import Worst, worst
 
 if TYPE_CHECKING:
     from espalier_pipeline.result import RunResult
@@ -83,6 +86,7 @@ def _content(result: RunResult, store: Store) -> dict[str, Any]:
         "samples": samples(document["stages"], store, document["chosen"]),
         "confidence": sure,
         "abstaining": sentences(sure) if sure else [],
+        "worst": None if sure else _worst(result, store, chosen),
         "coverage_plot": plots.coverage(sure.curve) if sure else None,
         "number_plots": [
             (one["name"], split, plots.numbers(*found))
@@ -106,6 +110,15 @@ def _logarithmic(result: RunResult, found: Mapping[str, Any]) -> list[str]:
 def _dataset(store: Store, model: str) -> str:
     """Returns the dataset that a model was trained on."""
     return next(str(ref) for ref in store.manifest(ArtifactRef.parse(model)).inputs if ref.kind == "dataset")
+
+
+def _worst(result: RunResult, store: Store, chosen: Mapping[str, Any]) -> Worst | None:
+    """Returns the rows that the chosen candidate answered worst, by the objective's metric where that can tell."""
+    plugins = Plugins()
+    first = objective_metric(result.spec, plugins)
+    ordered = [first, *(choice for choice in result.spec.evaluate.metrics if choice != first)]
+    metrics = {choice.name: plugins.load("espalier.metrics", choice) for choice in ordered}
+    return worst(result.stages, store, chosen["name"], _dataset(store, chosen["model"]), metrics=metrics)
 
 
 def _per_class(candidate: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any], Any]]:
