@@ -1,4 +1,4 @@
-"""Other candidates' models that a learner asks while it trains: opened with all their weights, and frozen.
+"""Other candidates' models that a learner asks while it trains: opened with all their weights, frozen, on its device.
 
 Knows no learner; what a role is for is the learner's own matter.
 """
@@ -6,7 +6,7 @@ Knows no learner; what a role is for is the learner's own matter.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from espalier_runtime.card import read_card
 from espalier_runtime.merging import whole_folder
@@ -15,6 +15,7 @@ from espalier_runtime.store import Store
 from espalier_sdk import ArtifactRef, Head, SpecError
 from espalier_sdk.heads import load_model
 
+from espalier_training.device import own_device
 from espalier_training.job import TrainJob
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 def open_auxiliaries(
     job: TrainJob, learner: Learner, store: Store, plugins: Plugins, *, scratch: Path
 ) -> dict[str, tuple[torch.nn.Module, Tokenizer]]:
-    """Returns model and tokenizer by role; an adapter is merged into its base.
+    """Returns model and tokenizer by role, on this worker's device; an adapter is merged into its base.
 
     Raises SpecError where a model puts out something else than the learner asks for, or reads side columns.
     """
@@ -45,5 +46,15 @@ def open_auxiliaries(
             )
         folder = whole_folder(store, ref, plugins, scratch=scratch)
         model = load_model(folder, head).float().requires_grad_(False).eval()
-        found[role] = (model, AutoTokenizer.from_pretrained(folder))
+        found[role] = (_placed(model, job.training["dtype"]), AutoTokenizer.from_pretrained(folder))
     return found
+
+
+def _placed(model: Any, dtype: str) -> Any:
+    """Puts a model where the worker computes, and in its precision: trainers do so only with models that they know."""
+    import torch
+
+    device = own_device()
+    if dtype == "bfloat16":
+        model.forward = torch.autocast(device.type, torch.bfloat16)(model.forward)
+    return model.to(device)

@@ -12,7 +12,8 @@ import torch
 from espalier_metrics import PreferenceAccuracy
 from espalier_runtime.opening import open_model
 from espalier_runtime.request import train_request
-from espalier_sdk import SpecError
+from espalier_sdk import Choice, SpecError
+from espalier_training.auxiliaries import open_auxiliaries
 from espalier_training.train import train
 
 from .made import Made, content, train_alone
@@ -151,3 +152,24 @@ def test_a_model_that_does_not_rate_answers_is_refused(made: dict[str, Made], tm
     ) as refused:
         train(job, out=tmp_path)
     assert refused.value.problems[0].field == "candidates.grpo.auxiliaries.reward.from"
+
+
+def judge_of(made: Made, scratch: Path, dtype: str) -> Any:
+    job, place = replace(made.job, training=made.job.training | {"dtype": dtype}), made.place
+    learner = place.plugins.load("espalier.learners", Choice(**job.learner))
+    return open_auxiliaries(job, learner, place.store, place.plugins, scratch=scratch)["reward"][0]
+
+
+def test_a_reward_model_lies_where_the_worker_computes(
+    made: dict[str, Made], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("espalier_training.auxiliaries.own_device", lambda: torch.device("meta"))
+    judge = judge_of(made["grpo"], tmp_path, "float32")
+    assert {one.device.type for one in (*judge.parameters(), *judge.buffers())} == {"meta"}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_reward_model_computes_as_training_does(made: dict[str, Made], tmp_path: Path, dtype: str) -> None:
+    judge = judge_of(made["grpo"], tmp_path, dtype)
+    assert judge(torch.tensor([[5, 6]])).logits.dtype == getattr(torch, dtype)
+    assert {one.dtype for one in judge.parameters()} == {torch.float32}
