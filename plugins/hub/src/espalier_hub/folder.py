@@ -1,15 +1,16 @@
-"""A base model in a folder of this machine, or of a volume that all nodes see: safetensors only, never pickle."""
+"""A base model in a folder of this machine, or of a volume that all nodes see: never pickle, never code."""
 
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
 from espalier_sdk import DataError, PluginConfig
 from pydantic import Field
+
+from espalier_hub.native import copy_native, require_native
 
 # Weights, configuration and tokenizer; anything else may be pickle or code, or changes with where it was made.
 KEPT = (".safetensors", ".json", ".txt", ".model", ".jinja", ".tiktoken")
@@ -41,11 +42,11 @@ class Folder:
         return digest.hexdigest()
 
     def fetch(self, revision: str, folder: Path) -> None:
-        """Copies the model; DataError where it is no longer the one that `revision` names."""
+        """Copies the model; DataError where `revision` names another, or transformers has not its architecture."""
         if self.revision() != revision:
             raise DataError("changed since the request was made", file=str(self._folder), remedy="run again")
-        for path in self._files():
-            shutil.copyfile(path, folder / path.name)
+        require_native(self._folder / "config.json", name=str(self._folder), field="base.config.path")
+        copy_native(self._files(), folder)
 
     def _files(self) -> Iterator[Path]:
         if not (self._folder / "config.json").is_file() or not list(self._folder.glob("*.safetensors")):

@@ -5,10 +5,8 @@ Knows nothing about files of this machine but the hub's own cache, from which it
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import shutil
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,6 +14,7 @@ from espalier_sdk import DataError, PluginConfig
 from pydantic import Field, SecretStr, field_validator
 
 from espalier_hub.folder import KEPT, PICKLES
+from espalier_hub.native import copy_native, require_native
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _CACHED = "trees/{commit}.json"  # huggingface_hub's list of a commit's files
@@ -57,17 +56,16 @@ class HuggingFace:
     def fetch(self, revision: str, folder: Path) -> None:
         """Writes configuration, tokenizer and safetensors.
 
-        Raises DataError where the hub refuses or cannot be reached, the model has pickle weights only, or its
-        architecture is code of the repository.
+        Raises DataError where the hub refuses or cannot be reached, the model has pickle weights only, or transformers
+        does not have its architecture.
         """
         if revision != self._config.revision:
             raise DataError("asks for another commit than the request", field="base.config.revision", given=revision)
         snapshot = self._download()
         self._require_safetensors(snapshot)
-        _require_no_code(snapshot, self._config.repository)
-        for path in sorted(snapshot.iterdir()):
-            if path.is_file() and path.suffix in KEPT:
-                shutil.copyfile(path, folder / path.name)  # the cache holds links
+        config = snapshot / "config.json"
+        require_native(config, name=self._config.repository, field="base.config.repository")
+        copy_native((path for path in sorted(snapshot.iterdir()) if path.is_file() and path.suffix in KEPT), folder)
 
     def _download(self) -> Path:
         from huggingface_hub import errors, snapshot_download
@@ -129,15 +127,3 @@ def _cache() -> Path:
     """Returns the hub's cache as its own variables name it, read now and not when the library was imported."""
     home = os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface"
     return Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub")
-
-
-def _require_no_code(snapshot: Path, repository: str) -> None:
-    config = json.loads((snapshot / "config.json").read_text(encoding="utf-8"))
-    if "auto_map" in config:
-        raise DataError(
-            f"{repository} brings its architecture as code, which is not run",
-            code="base",
-            field="base.config.repository",
-            given=config.get("model_type"),
-            remedy="choose a model whose architecture transformers has",
-        )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from espalier_hub import Folder
@@ -69,6 +71,31 @@ def test_folder_of_pickle_is_refused_with_the_way_out(model: Path, tmp_path: Pat
     with pytest.raises(DataError, match="convert the weights to safetensors; pickle is not opened") as refused:
         _folder(copy).revision()
     assert refused.value.problems[0].field == "base.config.path"
+
+
+def _tell(folder: Path, name: str, **more: Any) -> None:
+    said = json.loads((folder / name).read_text(encoding="utf-8"))
+    (folder / name).write_text(json.dumps(said | more), encoding="utf-8")
+
+
+def test_code_is_asked_for_by_no_file_of_a_fetched_base(model: Path, tmp_path: Path) -> None:
+    copy, out = _copy(model, tmp_path / "copy"), tmp_path / "out"
+    _tell(copy, "config.json", auto_map={"AutoModelForSequenceClassification": "other/code--modeling.Ours"})
+    _tell(copy, "tokenizer_config.json", auto_map={"AutoTokenizer": ["other/code--tokens.Ours", None]})
+    out.mkdir()
+    _folder(copy).fetch(_folder(copy).revision(), out)
+    assert not [path.name for path in out.glob("*.json") if b"auto_map" in path.read_bytes()]
+    assert (out / "tokenizer.json").read_bytes() == (model / "tokenizer.json").read_bytes()
+
+
+def test_an_architecture_that_transformers_has_not_is_refused(model: Path, tmp_path: Path) -> None:
+    copy, out = _copy(model, tmp_path / "copy"), tmp_path / "out"
+    _tell(copy, "config.json", model_type="ours", auto_map={"AutoConfig": "modeling.Ours"})
+    out.mkdir()
+    with pytest.raises(DataError, match="brings its architecture as code, which is never run") as refused:
+        _folder(copy).fetch(_folder(copy).revision(), out)
+    assert refused.value.problems[0].field == "base.config.path"
+    assert not list(out.iterdir())
 
 
 def test_a_file_instead_of_a_folder_is_refused(tmp_path: Path) -> None:

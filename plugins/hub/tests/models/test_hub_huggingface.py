@@ -149,6 +149,8 @@ def test_a_gated_repository_opens_with_its_token_only(hub: Hub, tmp_path: Path) 
         ({"model.safetensors": None, "pytorch_model.bin": b"x"}, "has pickle weights only"),
         ({"model.safetensors": None, "README.md": b"x"}, "holds no model"),
         ({"config.json": b'{"auto_map": {"AutoModel": "modeling.Ours"}}'}, "architecture as code"),
+        ({"config.json": b'{"model_type": "ours"}'}, "the architecture 'ours', which transformers does not have"),
+        ({"config.json": b"{}"}, "names no `model_type`"),
     ],
 )
 def test_what_cannot_be_opened_safely_is_refused(
@@ -158,6 +160,14 @@ def test_what_cannot_be_opened_safely_is_refused(
     with pytest.raises(DataError, match=said):
         base().fetch(COMMIT, tmp_path)
     assert not list(tmp_path.glob("*.safetensors"))
+
+
+def test_an_architecture_of_transformers_is_opened_whatever_code_the_repository_has(hub: Hub, tmp_path: Path) -> None:
+    pointer = {"AutoConfig": "other/code--modeling.Ours", "AutoModel": "other/code--modeling.Ours"}
+    config = json.loads(hub.files["config.json"])
+    hub.files["config.json"] = json.dumps(config | {"auto_map": pointer}).encode()
+    base().fetch(COMMIT, tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text(encoding="utf-8")) == config
 
 
 def test_an_unknown_commit_and_an_unknown_repository_are_told_apart(hub: Hub, tmp_path: Path) -> None:
