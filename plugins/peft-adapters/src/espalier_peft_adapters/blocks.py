@@ -41,7 +41,12 @@ def read_blocks(blueprint: Blueprint) -> list[Block]:
     """Returns the blocks from the first; SpecError where one is not attention and then a feed-forward part."""
     found = [_read_block(blueprint, depth) for depth in range(1, blueprint.blocks + 1)]
     if not found:
-        raise _unknown(0)
+        raise SpecError(
+            "the base has no numbered blocks: its architecture is not known here",
+            field="peft",
+            accepted="BERT- and Llama-like bases",
+            remedy="choose another base, or the strategy full-finetune",
+        )
     return found
 
 

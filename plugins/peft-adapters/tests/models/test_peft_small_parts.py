@@ -73,6 +73,14 @@ def test_a_base_with_one_layer_for_queries_keys_and_values_is_refused_by_ia3() -
         Ia3(Ia3.Config()).parameters(Blueprint({}, HEAD, 1, parameters, ()))
 
 
+@pytest.mark.parametrize(("blocks", "words"), [(0, "no numbered blocks"), (1, "block 1 of the base is not attention")])
+def test_a_base_of_an_unknown_layout_is_refused_by_ia3(blocks: int, words: str) -> None:
+    mixer = ParameterInfo("layers.0.mixer.in_proj.weight", (32, 8), blocks, "block")
+    with pytest.raises(SpecError, match=words) as refused:
+        Ia3(Ia3.Config()).parameters(Blueprint({}, HEAD, blocks, (mixer,), ()))
+    assert refused.value.problems[0].field == "peft"
+
+
 def test_a_base_without_norms_is_refused_by_ln_tuning() -> None:
     with pytest.raises(SpecError, match="no norms"):
         LnTuning(LnTuning.Config()).parameters(Blueprint({}, HEAD, 0, (), ()))

@@ -30,12 +30,19 @@ _TASK_TYPES = {
 
 
 def find_targets(blueprint: Blueprint, wanted: Targets) -> list[ParameterInfo]:
-    """Returns the weights of the linear layers to adapt; SpecError where a name fits none of the base's."""
+    """Returns the weights of the linear layers to adapt; SpecError where the base has none, or a name fits none."""
     linear = [
-        parameter
-        for parameter in blueprint.parameters
-        if parameter.role == "block" and 0 < parameter.depth <= blueprint.blocks and len(parameter.shape) == 2
+        one
+        for one in blueprint.parameters
+        if one.role == "block" and 0 < one.depth <= blueprint.blocks and len(one.shape) == 2 and _ends(one, "")
     ]
+    if not linear:
+        raise SpecError(
+            "the base has no linear layers in numbered blocks: its architecture is not known here",
+            field="peft",
+            accepted="a base with blocks of linear layers, such as BERT- and Llama-like ones",
+            remedy="choose another base, or the strategy full-finetune",
+        )
     if wanted == "all-linear":
         return linear
     if wanted == "attention":
@@ -70,14 +77,21 @@ def options(blueprint: Blueprint, targets: Sequence[ParameterInfo]) -> dict[str,
 
 
 def wrap(model: torch.nn.Module, config: Any, placement: Placement) -> torch.nn.Module:
-    """Returns the model with PEFT's layers in place of the targets."""
+    """Returns the model with PEFT's layers in place of the targets; SpecError where PEFT has none for such a layer."""
     import peft
 
-    wrapped: torch.nn.Module = peft.get_peft_model(
-        model,  # type: ignore[arg-type]
-        config,
-        autocast_adapter_dtype=placement.adapter_dtype == "float32",
-    )
+    try:
+        wrapped: torch.nn.Module = peft.get_peft_model(
+            model,  # type: ignore[arg-type]
+            config,
+            autocast_adapter_dtype=placement.adapter_dtype == "float32",
+        )
+    except (TypeError, ValueError) as error:  # which of them depends on the method
+        raise SpecError(
+            f"the method cannot adapt a layer of the base: {str(error).splitlines()[0]}",
+            field="peft.config.targets",
+            remedy="name other layers in `targets`, or choose another method: lora takes most kinds of layers",
+        ) from error
     return wrapped
 
 
@@ -124,4 +138,4 @@ def merge(model: torch.nn.Module) -> torch.nn.Module:
 
 
 def _ends(parameter: ParameterInfo, name: str) -> bool:
-    return f".{parameter.name}".endswith(f".{name}.weight")
+    return f".{parameter.name}".endswith(f".{name}.weight" if name else ".weight")
