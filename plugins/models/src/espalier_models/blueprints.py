@@ -14,11 +14,13 @@ from espalier_sdk import Blueprint, DataError, Head, ParameterInfo
 from espalier_sdk.heads import SIDE_COLUMNS, SIDE_LAYERS, build_model
 
 if TYPE_CHECKING:
+    import torch
     from espalier_sdk.model import Role
     from transformers import PretrainedConfig
 
 _BLOCK = re.compile(r"(?:^|\.)(?:layer|layers|h|block|blocks)\.(\d+)\.")
 _EMBEDDING = re.compile(r"(?:^|\.)(?:\w*embed\w*|wte|wpe)(?:\.|$)", re.IGNORECASE)
+_POSITIONS = re.compile(r"(?:^|\.)(?:wpe|position_embeddings?|embed_positions|pos_embed\w*)$")
 _NORM = re.compile(r"norm|(?:^|\.)ln_", re.IGNORECASE)
 
 
@@ -50,7 +52,8 @@ def blueprint_of(config: PretrainedConfig, head: Head, *, base: Path | None) -> 
         for name, shape in shapes.items()
     )
     modules = sorted({name.rpartition(".")[0] for name in new})
-    return Blueprint(config.to_diff_dict(), head, blocks, parameters, tuple(_outermost(modules, set(shapes) - new)))
+    outermost = tuple(_outermost(modules, set(shapes) - new))
+    return Blueprint(config.to_diff_dict(), head, blocks, parameters, outermost, _positions(model, config))
 
 
 def _place(name: str, blocks: int, *, is_new: bool) -> tuple[int, Role]:
@@ -87,6 +90,22 @@ def _new_parameters(shapes: Mapping[str, tuple[int, ...]], base: Path, *, prefix
         for name, shape in shapes.items()
         if shape not in (known.get(name), known.get(name.removeprefix(f"{prefix}.")))
     }
+
+
+def _positions(model: torch.nn.Module, config: PretrainedConfig) -> int | None:
+    """Returns how many tokens the tables of positions have rows for; None where there is none.
+
+    Some tables begin with rows that no token gets: up to that of padding (RoBERTa), or a fixed number (OPT).
+    """
+    from torch.nn import Embedding
+
+    rows = [buffer.shape[0] for name, buffer in model.named_buffers() if buffer.dim() == 2 and _POSITIONS.search(name)]
+    for name, module in model.named_modules():
+        if isinstance(module, Embedding) and _POSITIONS.search(name):
+            unused = getattr(module, "offset", 0) if module.padding_idx is None else module.padding_idx + 1
+            rows.append(module.num_embeddings - unused)
+    told = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return min([*rows, told or rows[0]]) if rows else None
 
 
 def _outermost(modules: list[str], others: set[str]) -> list[str]:

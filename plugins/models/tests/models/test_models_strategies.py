@@ -256,3 +256,36 @@ def test_the_kit_catches_a_strategy_whose_weights_do_not_follow_the_seed(monkeyp
     monkeypatch.setattr(FromScratch, "build", build)
     with pytest.raises(AssertionError, match="the seed decides nothing"):
         check_strategy("from-scratch", config=SMALL)
+
+
+def _config(family: str, positions: int) -> Any:
+    import transformers
+
+    given = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "pad_token_id": 1}
+    given |= {"intermediate_size": 48, "bos_token_id": 0, "eos_token_id": 2, "max_position_embeddings": positions}
+    own = {"opt": {"ffn_dim": 48, "word_embed_proj_dim": 32}, "gptj": {"rotary_dim": 4}}
+    return transformers.AutoConfig.for_model(family, **given, **own.get(family, {}))
+
+
+@pytest.mark.parametrize(("family", "told"), [("bert", 40), ("roberta", 42), ("gpt2", 40), ("opt", 40), ("gptj", 40)])
+def test_a_blueprint_says_how_many_tokens_its_table_of_positions_has_rows_for(family: str, told: int) -> None:
+    import torch
+    from espalier_models.blueprints import blueprint_of
+    from espalier_sdk.heads import build_model, with_head
+
+    config = with_head(_config(family, told), HEAD)
+    positions = blueprint_of(config, HEAD, base=None).positions
+    assert positions == 40  # RoBERTa's tokens begin behind the row of padding, which is 1
+    model = build_model(config, HEAD).eval()
+    with torch.no_grad():
+        model(input_ids=torch.full((1, positions), 5))
+        with pytest.raises((IndexError, RuntimeError)):
+            model(input_ids=torch.full((1, positions + 1), 5))
+
+
+@pytest.mark.parametrize("family", ["llama", "modernbert"])
+def test_a_model_that_rotates_has_no_table_of_positions(family: str) -> None:
+    from espalier_models.blueprints import blueprint_of
+    from espalier_sdk.heads import with_head
+
+    assert blueprint_of(with_head(_config(family, 40), HEAD), HEAD, base=None).positions is None

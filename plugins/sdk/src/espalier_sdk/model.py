@@ -74,6 +74,7 @@ class Blueprint:
     blocks: int
     parameters: tuple[ParameterInfo, ...]
     new_modules: tuple[str, ...]  # a task's head, what the base lacks: trained and saved whole under any PEFT method
+    positions: int | None = None  # as many tokens as its table of positions has; None: no table, as with rotations
 
 
 @dataclass(frozen=True, slots=True)

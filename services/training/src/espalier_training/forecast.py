@@ -22,7 +22,7 @@ from espalier_sdk import ArtifactRef, Head, built_head
 from espalier_sdk.errors import EspalierError
 
 from espalier_training.footprint import PROCESS_BYTES, Load, footprint
-from espalier_training.work import keeps_start
+from espalier_training.work import keeps_start, require_places
 
 _STATE = "state.json"
 
@@ -43,7 +43,7 @@ def main() -> int:
         store, plugins = Store.open(arguments.store), Plugins()
         datasets = dict(given.split("=", 1) for given in arguments.dataset)
         found = {
-            name: sizes(candidate, spec.task_of(candidate), store, plugins, dataset=datasets.get(name))
+            name: sizes(candidate, spec.task_of(candidate), store, plugins, name=name, dataset=datasets.get(name))
             for name, candidate in spec.candidates.items()
             if base_choice(candidate) is not None
         }
@@ -55,9 +55,12 @@ def main() -> int:
 
 
 def sizes(
-    candidate: Candidate, task_choice: Any, store: Store, plugins: Plugins, *, dataset: str | None
+    candidate: Candidate, task_choice: Any, store: Store, plugins: Plugins, *, name: str, dataset: str | None
 ) -> dict[str, int | None]:
-    """Returns the sizes of a candidate that has a base; memory is one worker's, at batches of the longest texts."""
+    """Returns the sizes of a candidate that has a base; memory is one worker's, at batches of the longest texts.
+
+    Raises SpecError where those are longer than what the base has positions for.
+    """
     choice = base_choice(candidate)
     assert choice is not None, "the caller leaves out candidates without a base"
     request = base_request(choice, plugins)
@@ -71,6 +74,7 @@ def sizes(
         task = plugins.load("espalier.tasks", task_choice)
         head = built_head(learner, _head(task, store, dataset) if dataset else Head(kind=task.head_kind, outputs=2))
         blueprint = strategy.blueprint(head, tokenizer=folder, base=folder)
+    require_places(blueprint, candidate.training.max_tokens, candidate=name)
     peft = plugins.load("espalier.peft_methods", candidate.peft) if candidate.peft else None
     parameters = [*blueprint.parameters, *(peft.parameters(blueprint) if peft else ())]
     return {

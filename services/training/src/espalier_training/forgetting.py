@@ -28,6 +28,7 @@ class Recall:
 
     def __init__(self, tokenizer: Tokenizer, *, virtual_tokens: int = 0) -> None:
         text = files("espalier_training").joinpath("general.txt").read_text(encoding="utf-8")
+        self._virtual_tokens = virtual_tokens
         longest = min(_LONGEST, tokenizer.model_max_length) - virtual_tokens
         self._rows: list[list[int]] = tokenizer(text.splitlines(), truncation=True, max_length=longest)["input_ids"]
         self._sample = sha256(text.encode()).hexdigest()
@@ -43,6 +44,8 @@ class Recall:
         writes = blueprint.head.kind == "causal-lm" and not blueprint.new_modules
         self._measure = "likelihood" if writes else "similarity"
         self._side_width = blueprint.head.side_width
+        if blueprint.positions is not None:
+            self._rows = [row[: blueprint.positions - self._virtual_tokens] for row in self._rows]
         self._before = self._read(base)
 
     def after(self, model: torch.nn.Module) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from espalier_sdk import (
     ParameterInfo,
     Parts,
     Placement,
+    SpecError,
     built_head,
     clean_name,
     quantisation,
@@ -100,6 +101,7 @@ class Work:
     ) -> tuple[torch.nn.Module, Blueprint, tuple[ParameterInfo, ...]]:
         """Returns the model at its start, on this worker's device, and its weights; `recall` hears the base before."""
         blueprint = self._blueprint()
+        require_places(blueprint, self.job.training["max_tokens"], candidate=self.job.candidate)
         placement = self.peft.place(self.placement) if self.peft else self.placement
         model = self._start(blueprint, placement)
         if not self.job.zero_stage:  # else the engine moves it, and a model may be too large for one
@@ -167,6 +169,19 @@ class Work:
 
         transformers.set_seed(self.job.training["seed"])
         return self.strategy.build(blueprint, base=self.base, placement=placement)
+
+
+def require_places(blueprint: Blueprint, max_tokens: int, *, candidate: str) -> None:
+    """Raises SpecError where examples, virtual tokens included, may be longer than the model's table of positions."""
+    if blueprint.positions is not None and max_tokens > blueprint.positions:
+        raise SpecError(
+            f"max_tokens {max_tokens}: the model has positions for {blueprint.positions} tokens",
+            code="too_long",
+            field=f"candidates.{candidate}.training.max_tokens",
+            given=max_tokens,
+            accepted=f"up to {blueprint.positions}",
+            remedy="lower max_tokens, or choose a base with more positions",
+        )
 
 
 def keeps_start(learner: Learner, peft: PeftMethod | None) -> bool:

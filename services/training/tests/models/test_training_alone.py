@@ -208,6 +208,14 @@ def test_an_adapter_on_another_candidates_model_is_small_opens_and_answers(made:
     assert answers.num_rows == 6
 
 
+def test_examples_longer_than_the_base_has_positions_are_refused(adapted: Any, tmp_path: Path) -> None:
+    """Also where the tokenizer says no limit, and where virtual tokens take the places: max_tokens counts them."""
+    long = replace(adapted[0], training=adapted[0].training | {"max_tokens": 33})
+    with pytest.raises(SpecError, match="max_tokens 33: the model has positions for 32 tokens") as refused:
+        train(long, out=tmp_path)
+    assert refused.value.problems[0].field == "candidates.adapted.training.max_tokens"
+
+
 def test_a_peft_method_may_act_after_each_step_while_gradients_are_there(
     adapted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
