@@ -157,6 +157,19 @@ def test_a_target_of_one_class_is_told_where_all_rows_are_read(spec: Path) -> No
     assert "only one class, 'only'" in problem.message
 
 
+def test_a_learner_that_cannot_learn_a_task_is_told_with_its_place_beside_other_mistakes(spec: Path) -> None:
+    weighed = "learner: {name: supervised, config: {class_weights: balanced}}"
+    replaced(spec, ("name: classification", "name: regression"), ("metric: macro_f1", "metric: mae"))
+    replaced(spec, ("candidates:", "evaluate: {metrics: [mae]}\ncandidates:"), ("  tiny: {", f"  tiny: {{{weighed}, "))
+    (spec.parent / "mails.csv").write_text("body,label\nhello,1\n")
+    spec.write_text(spec.read_text().partition("serve:")[0])
+    found = problems(spec)
+    assert set(found) == {"objective.task.config.text", "candidates.tiny.learner.config.class_weights"}
+    told = found["candidates.tiny.learner.config.class_weights"]
+    assert (told.line, told.remedy) == (9, "leave class_weights out")
+    assert "weighs labels, and this task has numbers" in told.message
+
+
 def test_gaps_in_the_target_may_be_a_second_class(spec: Path) -> None:
     (spec.parent / "mails.csv").write_text("text,label\nhello there,only\ngood bye,\n")
     assert check_with_data(spec)[1] == []

@@ -45,10 +45,13 @@ class Supervised:
         self._config = config
 
     def columns(self, task: Task) -> Columns:
-        """Returns the task's columns: its labels are the signal."""
+        """Returns the task's columns: its labels are the signal; SpecError where it has none that could be weighed."""
+        known = task.columns()
         if self._config.class_weights and task.head_kind not in _LABELLED:
             raise SpecError("weighs labels, and this task has none", field=FIELD, remedy="leave class_weights out")
-        return task.columns()
+        if self._config.class_weights and "value" in known.required.values():
+            raise SpecError("weighs labels, and this task has numbers", field=FIELD, remedy="leave class_weights out")
+        return known
 
     def encode(self, rows: pa.Table, *, task: Task, state: Any, tokenizer: Tokenizer, budget: Budget) -> pa.Table:
         """Returns what the task encodes."""

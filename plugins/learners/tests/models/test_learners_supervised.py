@@ -10,7 +10,7 @@ import pytest
 import torch
 from espalier_learners import Supervised
 from espalier_learners.weighting import balanced
-from espalier_sdk import Parts, SpecError
+from espalier_sdk import Columns, Parts, SpecError
 from espalier_sdk.testing import check_learner
 from espalier_sdk.testing.tiny import write_tokenizer
 
@@ -62,9 +62,14 @@ def test_each_of_several_labels_is_weighed_against_its_absence() -> None:
 def test_numbers_are_not_weighed() -> None:
     with pytest.raises(SpecError, match="this task has numbers"):
         balanced(Asked)([0.5], "regression", 1)  # type: ignore[arg-type]
-    spans = SimpleNamespace(head_kind="question-answering")
+    spans = SimpleNamespace(head_kind="question-answering", columns=lambda: Columns(required={"text": "text"}))
     with pytest.raises(SpecError, match="this task has none"):
         Supervised(Supervised.Config(class_weights="balanced")).columns(spans)  # type: ignore[arg-type]
+    columns = Columns(required={"text": "text", "effort": "value"})
+    numbers = SimpleNamespace(head_kind="sequence-classification", columns=lambda: columns)
+    with pytest.raises(SpecError, match="this task has numbers"):
+        Supervised(Supervised.Config(class_weights="balanced")).columns(numbers)  # type: ignore[arg-type]
+    assert Supervised(Supervised.Config()).columns(numbers) == columns  # type: ignore[arg-type]
 
 
 def test_a_batch_is_padded_to_its_longest_example(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ Reads the first rows of each part, and more only of little data and where a colu
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from itertools import islice
@@ -168,7 +168,9 @@ def _needs(spec: Spec, data: str, found: Found) -> Iterator[Need]:
         task = found.loaded.get(at)
         if task is not None and learner is not None:
             config = spec.task_of(candidate).config
-            yield from (Need((*at, *_named(config, column)), column) for column in learner.columns(task).required)
+            with suppress(EspalierError):  # it cannot learn this task: that is told already
+                required = learner.columns(task).required
+                yield from (Need((*at, *_named(config, column)), column) for column in required)
     for name, candidate in _users(spec, data):
         task = found.loaded.get(_task_at(spec, name))
         if task is not None and candidate.competes:

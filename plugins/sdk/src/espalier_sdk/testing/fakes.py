@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from espalier_sdk import Head, HeadKind, ParameterInfo, PeftTraits, PluginConfig, Rule, ZeroStage
+from espalier_sdk import Columns, Head, HeadKind, ParameterInfo, PeftTraits, PluginConfig, Rule, ZeroStage
 
 
 @dataclass
@@ -51,6 +51,10 @@ class FakeLearner:
     needs_reference: bool = False
     head: Head | None = None
     measures_loss: bool = True
+
+    def columns(self, task: Any) -> Columns:
+        """Returns none."""
+        return Columns(required={})
 
 
 @dataclass

@@ -126,6 +126,8 @@ def _check_candidate(spec: Spec, name: str, document: SpecDocument, plugins: Plu
                     found.spec += list(merging_problems(other, adapter, (*at, *place.split(".")), document))
         with plugins.blaming("espalier.model_strategies", candidate.strategy.name, "what it says of itself"):
             found.spec += list(_conflicts(name, candidate, found.loaded, document))
+        with plugins.blaming("espalier.learners", candidate.learner.name, "columns"):
+            found.spec += list(_signal_problems(name, learner, found.loaded, document))
     except PluginError as error:
         found.plugin += [placed(problem, at, document) for problem in error.problems]
 
@@ -206,6 +208,18 @@ def _conflicts(
         has_base=candidate.base is not None,
     ):
         yield document.problem(at, problem, code="conflict")
+
+
+def _signal_problems(name: str, learner: Any, loaded: dict[Location, Any], document: SpecDocument) -> Iterator[Problem]:
+    """Yields why a learner cannot learn from a task of its head; a task of another head is a conflict."""
+    at: Location = ("candidates", name)
+    task = loaded.get((*at, "task"), loaded.get(("objective", "task")))
+    if task is None or task.head_kind not in learner.heads:
+        return
+    try:
+        learner.columns(task)
+    except EspalierError as error:
+        yield from (placed(problem, at, document) for problem in error.problems)
 
 
 def _metric_problems(spec: Spec, loaded: dict[Location, Any], document: SpecDocument) -> Iterator[Problem]:
