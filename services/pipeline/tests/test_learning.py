@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from espalier_pipeline import plots
-from espalier_pipeline.learning import overfitting, series, signals
+from espalier_pipeline.learning import divergence, overfitting, series, signals
 
 
 def history(*losses: float) -> list[dict[str, float]]:
@@ -29,6 +29,23 @@ def test_the_sentence_tells_where_validation_turned_and_by_how_much(losses: tupl
 def test_one_measurement_says_nothing() -> None:
     assert overfitting(history(0.5)) is None
     assert series(history(0.5), "eval_loss") == [(10, 0.5)]
+
+
+@pytest.mark.parametrize(
+    ("losses", "said"),
+    [
+        # a classifier at a learning rate of 100 and, first, at 0.01, whose losses were measured
+        ((1.1, 1.1, 52, 212, 460, 493, 163, 290, 151, 134, 145), "ended at 145, and began at 1.1: training diverged"),
+        ((1.1, 1.1, 1.11, 1.11, 1.1, 0.81, 0.43, 0.48, 0.22, 0.29), None),
+        ((1.1, 1.1, 52, 212, 40, 3, 1.2, 0.9, 0.5, 0.4), None),  # it has recovered
+        ((0.01, 0.02, 0.01, 0.03, 0.09, 0.05, 0.08), None),  # a base that knew it all, and noise
+        ((0.0, -0.1, 0.1, 2.5, 2.5, 2.5), None),  # a policy's, which is no measure
+        ((1.1, 300, 300, 300), None),  # too few to tell
+    ],
+)
+def test_a_loss_that_ends_far_above_its_start_is_told(losses: tuple[float, ...], said: str | None) -> None:
+    found = divergence([{"step": step, "loss": loss} for step, loss in enumerate(losses, 1)])
+    assert found is None if said is None else said in (found or "")
 
 
 def test_losses_and_phases_are_drawn() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from statistics import median
 from typing import Any
 
 from espalier_runtime.store import Store
@@ -12,6 +13,8 @@ from espalier_sdk import ArtifactRef
 # What every trainer logs, by transformers' and TRL's names: told elsewhere, or no signal.
 _KEPT_BY_ALL = {"step", "epoch", "loss", "grad_norm", "learning_rate", "num_tokens"}
 _KEPT_BY_ALL |= {"runtime", "samples_per_second", "steps_per_second", "model_preparation_time"}
+_ENDS = 3  # logged losses at either end
+_TIMES, _FAR = 2.0, 1.0  # a loss that ends so many times its start, and so far above it, has not learned
 _FLAT = 0.01  # a rise of the validation loss below this share is no turn
 
 
@@ -37,6 +40,23 @@ def signals(entries: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
         if any(len(series(entries, key)) > 1 for key in (name, f"eval_{name}")):
             found.setdefault(name.partition("/")[0], []).append(name)
     return found
+
+
+def divergence(entries: Sequence[Mapping[str, Any]]) -> str | None:
+    """Returns a sentence where the loss ended far above its start; None where it did not, or is no measure of one.
+
+    No norm of a gradient tells it: clipped, the steps are bounded, and the norms stay so.
+    """
+    losses = [value for _, value in series(entries, "loss")]
+    if len(losses) < 2 * _ENDS:
+        return None
+    start, end = median(losses[:_ENDS]), median(losses[-_ENDS:])
+    if min(losses) <= 0 or end < start + _FAR or end < _TIMES * start:
+        return None
+    return (
+        f"The loss ended at {end:.3g}, and began at {start:.3g}: training diverged. A lower training.learning_rate, or "
+        "a longer training.warmup, is needed."
+    )
 
 
 def overfitting(entries: Sequence[Mapping[str, Any]]) -> str | None:

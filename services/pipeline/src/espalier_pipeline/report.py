@@ -73,6 +73,7 @@ def _content(result: RunResult, store: Store) -> dict[str, Any]:
         "cost_plot": plots.cost(ordered, metric, document["chosen"]),
         "loss_plot": plots.losses(histories),
         "learned_plots": [(name, plot) for name, found in histories.items() if (plot := plots.learned(found))],
+        "diverged": [(name, said) for name, found in histories.items() if (said := learning.divergence(found))],
         "overfitting": [(name, said) for name, found in histories.items() if (said := learning.overfitting(found))],
         "forgotten": [(name, forgetting.told(figures)) for name, figures in document["forgetting"].items()],
         "tuned": [(one, sentence(one), plots.trials(one, logarithmic=_logarithmic(result, one))) for one in tuned],

@@ -94,6 +94,35 @@ def require_finite_loss(loss: float, step: int, *, rows: Callable[[], Sequence[i
         raise _diverged(f"the loss became {loss} at step {step}, on the prepared rows {told} of the train split")
 
 
+def is_at_hand(loss: torch.Tensor) -> bool:
+    """Tells whether a loss can be read without waiting for what computes it."""
+    return loss.device.type == "cpu"
+
+
+class LaterLoss:
+    """Notes, on the device that computes losses, the step of the first one that is no number: read when one is logged.
+
+    A worker tells of its own passes alone; the others only see that the logged mean is no number.
+    """
+
+    def __init__(self) -> None:
+        self._first: torch.Tensor | None = None
+
+    def see(self, loss: torch.Tensor, step: int) -> None:
+        """Notes a pass of a step, from 1."""
+        import torch
+
+        at = torch.where(torch.isfinite(loss.detach()), math.inf, float(step))
+        self._first = at if self._first is None else torch.minimum(self._first, at)
+
+    def spoiled(self, logs: Mapping[str, float]) -> int | None:
+        """Returns the step where the logged loss is no number and a pass of this worker made it so."""
+        if self._first is None or math.isfinite(logs.get("loss", 0.0)):
+            return None
+        first = float(self._first)
+        return int(first) if math.isfinite(first) else None
+
+
 def after_step(method: PeftMethod, steps: int) -> Any:
     """Returns the callback that lets a PEFT method act after each step, while gradients are still there."""
     from transformers import TrainerCallback

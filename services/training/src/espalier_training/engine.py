@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from espalier_sdk import HeadKind, Parts, Phase, TrainingFailed, clean_name
 
-from espalier_training.callbacks import require_finite_loss
+from espalier_training.callbacks import LaterLoss, is_at_hand, require_finite_loss
 from espalier_training.order import EpochOrder, follow_epochs
 from espalier_training.rules import Anchors, parameter_groups
 from espalier_training.zero import gathered, zero_config
@@ -76,6 +76,8 @@ def _with_rules(setting: Setting, phase: Phase, order: EpochOrder) -> type[Any]:
     decay = setting.job.training["weight_decay"]
     trainer_class: Any = setting.learner.trainer()
 
+    later = LaterLoss()
+
     class WithRules(trainer_class):  # type: ignore[misc]
         """The learner's trainer with the plan's parameter groups, penalties, schedule and checkpoints."""
 
@@ -104,10 +106,18 @@ def _with_rules(setting: Setting, phase: Phase, order: EpochOrder) -> type[Any]:
 
         def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
             loss: torch.Tensor = super().training_step(*args, **kwargs)
-            if loss.device.type == "cpu":  # a GPU would be waited for: there the next logged loss tells
-                step, per_epoch = self.state.global_step, math.ceil(len(order) / setting.job.training["batch_size"])
-                require_finite_loss(float(loss), step + 1, rows=lambda: order.batch(step % per_epoch))
+            step = self.state.global_step + 1
+            if is_at_hand(loss):
+                require_finite_loss(float(loss), step, rows=lambda: order.batch(step))
+            else:
+                later.see(loss, step)
             return loss
+
+        def log(self, logs: dict[str, float], *given: Any, **more: Any) -> None:
+            """Logs, unless a loss since the last time was no number: its step is named, and not that of the log."""
+            if (step := later.spoiled(logs)) is not None:
+                require_finite_loss(logs["loss"], step, rows=lambda: order.batch(step))
+            super().log(logs, *given, **more)
 
         def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **more: Any) -> Any:
             found = super().compute_loss(model, inputs, return_outputs=return_outputs, **more)

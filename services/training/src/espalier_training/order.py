@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -21,15 +22,19 @@ class EpochOrder:
         return len(self._lengths)
 
     def __iter__(self) -> Iterator[int]:
+        return self._of(self.epoch)
+
+    def batch(self, step: int) -> list[int]:
+        """Returns the examples of an optimizer step, all workers' together; steps count from 1, over all epochs."""
+        epoch, place = divmod(step - 1, math.ceil(len(self._lengths) / self._batch_size))
+        return list(self._of(epoch))[place * self._batch_size : (place + 1) * self._batch_size]
+
+    def _of(self, epoch: int) -> Iterator[int]:
         import torch
         from transformers.trainer_pt_utils import LengthGroupedSampler
 
-        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self.epoch)
+        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + epoch)
         return iter(LengthGroupedSampler(self._batch_size, lengths=self._lengths, generator=generator))
-
-    def batch(self, place: int) -> list[int]:
-        """Returns the examples of this epoch's batch, all workers' together; `place` counts batches from 0."""
-        return list(self)[place * self._batch_size : (place + 1) * self._batch_size]
 
 
 def follow_epochs(order: EpochOrder) -> Any:

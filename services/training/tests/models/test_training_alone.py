@@ -111,6 +111,22 @@ def test_training_ends_at_the_step_whose_loss_is_nan_and_not_at_the_last_one(mad
     assert max(named) <= 48
 
 
+def test_a_loss_that_is_read_later_names_the_same_step_and_rows(made: Made, tmp_path: Path, monkeypatch: Any) -> None:
+    """As on a GPU, which is not waited for: here the loss is logged at every fourth step."""
+    from espalier_training import engine as module
+
+    settings = made.job.training | {"learning_rate": 1e30, "warmup": 0.02, "max_steps": 200, "validations": 0}
+    told = []
+    for name, at_hand in (("now", True), ("later", False)):
+        monkeypatch.setattr(module, "is_at_hand", lambda loss, at_hand=at_hand: at_hand)
+        with pytest.raises(TrainingFailed) as failed:
+            train(replace(made.job, training=settings), out=tmp_path / name)
+        told.append(re.sub(r"became \S+", "became", failed.value.problems[0].message))
+    now, later = told
+    assert later == now
+    assert int(re.search(r"at step (\d+), on the prepared rows", now)[1]) % 4  # type: ignore[index]
+
+
 def test_the_rows_of_a_step_are_those_that_it_was_shown(made: Made, tmp_path: Path, monkeypatch: Any) -> None:
     """Each pass is told with the rows that the order says, in both epochs, and the last batch of an epoch."""
     from espalier_training import engine as module

@@ -210,6 +210,7 @@ def test_an_order_is_that_of_its_epoch_whatever_was_asked_before() -> None:
     order.epoch = 0
     assert list(order) == first != second
     assert sorted(first) == sorted(second) == list(range(6))
+    assert [order.batch(step) for step in range(1, 7)] == [(first + second)[at : at + 2] for at in range(0, 12, 2)]
 
 
 def test_early_stopping_ends_and_keeps_the_weights_of_the_lowest_validation_loss(job: TrainJob, tmp_path: Path) -> None:
