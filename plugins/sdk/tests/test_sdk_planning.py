@@ -189,6 +189,15 @@ def test_a_method_trains_beside_a_quantised_base_if_it_says_so_and_where_nothing
     assert "a nf4 base is not sharded: use where.zero_stage 0" in problem
 
 
+def test_a_method_without_gradients_where_activations_are_computed_again_is_refused_there_alone() -> None:
+    strategy, cannot = FakeStrategy(peft="required"), FakePeft(gradient_checkpointing=False)
+    again = Placement(gradient_checkpointing=True)
+    assert _compose(strategy=strategy, peft=cannot) == ()
+    assert _compose(strategy=strategy, peft=FakePeft(), placement=again) == ()
+    [problem] = _compose(strategy=strategy, peft=cannot, placement=again)
+    assert problem == "the PEFT method does not train with where.gradient_checkpointing: remove it"
+
+
 def test_method_beside_a_strategy_that_takes_none_is_a_conflict() -> None:
     assert _compose(peft=FakePeft()) == ("the strategy takes no peft: remove `peft:`",)
     assert _compose(strategy=FakeStrategy(peft="required")) == ("the strategy needs peft: add `peft:`",)
@@ -203,12 +212,16 @@ _CONTROLS = st.lists(st.builds(FakeControl, zero_stages=_STAGES), max_size=4)
 _CHOICES = st.fixed_dictionaries(
     {
         "strategy": st.builds(FakeStrategy, base=_WANTED, peft=_WANTED),
-        "peft": st.none() | st.builds(FakePeft, zero_stages=_STAGES, heads=st.frozensets(_HEADS)),
+        "peft": st.none()
+        | st.builds(FakePeft, zero_stages=_STAGES, heads=st.frozensets(_HEADS), gradient_checkpointing=st.booleans()),
         "learner": st.builds(FakeLearner, heads=st.frozensets(_HEADS)),
         "head": st.builds(Head, kind=_HEADS),
         "controls": _CONTROLS,
         "placement": st.builds(
-            Placement, zero_stage=st.sampled_from(get_args(ZeroStage)), quantise=st.sampled_from(["none", "nf4"])
+            Placement,
+            zero_stage=st.sampled_from(get_args(ZeroStage)),
+            quantise=st.sampled_from(["none", "nf4"]),
+            gradient_checkpointing=st.booleans(),
         ),
         "has_base": st.booleans(),
     }

@@ -94,7 +94,7 @@ class FakePlugins(Plugins):
             "espalier.sources": {"files": _plugin(FilesConfig)},
             "espalier.model_strategies": {"peft": _plugin(Empty, PeftStrategy), "whole": _plugin(Empty, FakeStrategy)},
             "espalier.base_models": {"minilm": _plugin(Empty)},
-            "espalier.peft_methods": {"lora": _plugin(RankConfig, FakePeft)},
+            "espalier.peft_methods": {"lora": _plugin(RankConfig, FakePeft), "prefix": _plugin(Empty, _Prefix)},
             "espalier.learners": {
                 "supervised": _plugin(Empty, FakeLearner),
                 "judge": _plugin(Empty, _Judge),
@@ -118,6 +118,11 @@ class FakePlugins(Plugins):
 class _OnlyZero(FakeControl):
     def __init__(self) -> None:
         super().__init__(zero_stages=frozenset({0}))
+
+
+class _Prefix(FakePeft):
+    def __init__(self) -> None:
+        super().__init__(gradient_checkpointing=False)
 
 
 class _Judge(FakeLearner):
@@ -217,6 +222,13 @@ def test_choices_that_do_not_go_together_are_a_conflict_at_the_candidate(tmp_pat
 def test_a_control_that_cannot_run_at_the_zero_stage_is_a_conflict(tmp_path: Path) -> None:
     text = SPEC.replace("base: minilm", "base: minilm\n    controls: [thaw]\n    where: {zero_stage: 3}")
     assert "controls[0] runs at ZeRO stage 0" in _problems(tmp_path, text)["candidates.lora"].message
+
+
+def test_a_method_that_does_not_train_with_gradient_checkpointing_is_a_conflict_there(tmp_path: Path) -> None:
+    other = SPEC.replace("peft: {name: lora, config: {rank: 8}}", "peft: prefix")
+    text = other.replace("base: minilm", "base: minilm\n    where: {gradient_checkpointing: true}")
+    assert _check(tmp_path, other)
+    assert "where.gradient_checkpointing: remove it" in _problems(tmp_path, text)["candidates.lora"].message
 
 
 def test_an_objective_that_no_metric_reports_is_refused_with_what_is_reported(tmp_path: Path) -> None:

@@ -56,6 +56,7 @@ class PrefixTuning:
             mergeable=False,
             mixes_in_batch=False,
             virtual_tokens=self._config.tokens,
+            gradient_checkpointing=False,
             reference="copy",
             learning_rate=3e-2,
         )

@@ -86,6 +86,7 @@ class Placement:
     dtype: Literal["float32", "bfloat16"] = "float32"
     quantise: Quantise = "none"  # nf4: linear layers of the blocks in four bits
     adapter_dtype: Literal["float32", "model"] = "float32"
+    gradient_checkpointing: bool = False  # activations are computed again in the backward pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +138,7 @@ class PeftTraits:
     virtual_tokens: int = 0  # taken from Budget.max_tokens before encoding
     hides_padding: bool = False  # feeds inputs_embeds: a pooled decoder must pad left
     calibration_batches: int = 0
+    gradient_checkpointing: bool = True  # trains where activations are computed again
     quantised: bool = False  # trains beside a base in four bits; merges after that was made whole again
     reference: Literal["disable", "copy"] = "disable"
     opens_with_peft: bool = False  # PeftModel.from_pretrained opens the saved folder on the base, without Espalier

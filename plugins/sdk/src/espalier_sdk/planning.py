@@ -135,6 +135,8 @@ def compose(
                 f"the PEFT method runs at ZeRO stage {_any_of(traits.zero_stages)}, "
                 f"where.zero_stage is {placement.zero_stage}"
             )
+        if placement.gradient_checkpointing and not traits.gradient_checkpointing:
+            problems.append("the PEFT method does not train with where.gradient_checkpointing: remove it")
         if placement.quantise != "none" and not traits.quantised:
             problems.append(
                 f"the PEFT method, with these options, does not train beside a {placement.quantise} base: choose "

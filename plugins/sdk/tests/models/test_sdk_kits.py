@@ -137,6 +137,8 @@ def test_the_control_kit_catches(install: Install, change: tuple[str, str], word
         (('"adapter")', '"norm")'), "role or depth"),
         (("torch.zeros", "torch.ones"), "at step 0, against the base"),
         (("(inputs[0] + model.shift.weight,)", "(inputs[0],)"), "gets no gradient"),
+        (("model.shift.weight,)", "model.shift.weight * (not model.is_gradient_checkpointing),)"),
+         "with gradient checkpointing the gradient of classifier.weight differs"),
         (('"classifier.", "score."', '"none."'), "loaded, against what was trained"),
         (('"shift.", "classifier."', '"classifier."'), "loaded, against what was trained"),
         (('raise NotMergeable("a shift cannot be folded in")', "return model"), "DID NOT RAISE"),

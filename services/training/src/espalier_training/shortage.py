@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from espalier_sdk import TrainingFailed
+from espalier_runtime.plugins import Plugins
+from espalier_sdk import Choice, TrainingFailed
 
 from espalier_training.job import TrainJob
 from espalier_training.memory import free_bytes
@@ -39,12 +40,17 @@ def remedy(job: TrainJob) -> str:
     ways = []
     if job.micro_batch_size > 1:
         ways.append(f"where.micro_batch_size: {job.micro_batch_size // 2} (same batch, in more passes)")
-    if not job.gradient_checkpointing:
+    if not job.gradient_checkpointing and _may_checkpoint(job):
         ways.append("where.gradient_checkpointing: true (a third slower)")
     if job.offload == "none":
         ways.append("where.zero_stage: 2 with offload: optimizer")
     ways.append(f"training.max_tokens below {job.training['max_tokens']}")
     return "; or ".join(ways)
+
+
+def _may_checkpoint(job: TrainJob) -> bool:
+    method = Plugins().load("espalier.peft_methods", Choice(**job.peft)) if job.peft else None
+    return not method or bool(method.traits().gradient_checkpointing)
 
 
 def _is_shortage(error: RuntimeError) -> bool:

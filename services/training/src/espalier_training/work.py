@@ -75,6 +75,7 @@ class Work:
             workers=job.workers,
             dtype=job.training["dtype"],
             quantise=quantisation(self.strategy),
+            gradient_checkpointing=job.gradient_checkpointing,
         )
 
     @property

@@ -21,6 +21,7 @@ from espalier_sdk import Choice, SpecError, TrainingFailed
 from espalier_training.engine import Setting, arguments
 from espalier_training.job import TrainJob
 from espalier_training.prepare import prepare
+from espalier_training.shortage import remedy
 from espalier_training.train import train
 
 from .made import SPEC, WORDS, Made, adapt, content, make, make_dataset, rows
@@ -173,6 +174,15 @@ def test_memory_that_runs_out_names_what_was_asked_and_what_to_change(
     assert problem.field == "candidates.scratch.where"
     assert str(problem.remedy).startswith("where.micro_batch_size: 4 (same batch, in more passes); or where.gradient_")
     assert not list(tmp_path.iterdir())
+
+
+def test_what_a_method_cannot_train_with_is_no_way_to_need_less_memory(made: Made) -> None:
+    plain, lora, prefix = (
+        remedy(replace(made.job, peft=peft)) for peft in (None, {"name": "lora"}, {"name": "prefix-tuning"})
+    )
+    assert lora == plain
+    assert "gradient_checkpointing" in plain
+    assert prefix == plain.replace("where.gradient_checkpointing: true (a third slower); or ", "")
 
 
 def test_weights_that_the_last_update_spoiled_are_refused(made: Made, tmp_path: Path) -> None:

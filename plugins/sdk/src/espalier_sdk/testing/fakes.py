@@ -65,6 +65,7 @@ class FakePeft:
     heads: frozenset[HeadKind] = frozenset({"sequence-classification"})
     mergeable: bool = True
     quantised: bool = False
+    gradient_checkpointing: bool = True
 
     def traits(self) -> PeftTraits:
         """Returns the traits."""
@@ -75,6 +76,7 @@ class FakePeft:
             mergeable=self.mergeable,
             mixes_in_batch=True,
             quantised=self.quantised,
+            gradient_checkpointing=self.gradient_checkpointing,
         )
 
 

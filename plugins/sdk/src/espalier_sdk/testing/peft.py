@@ -49,7 +49,8 @@ def check_peft_method(
 
     Sequence heads come without and with side columns. Importing it is light; the output is unchanged at step 0 where
     the method promises it; only declared parameters have gradients, and their shapes and count are those of
-    `parameters`; optimizer steps move them and nothing else; the state survives save and load, and a resume, bit for
+    `parameters`, and those gradients do not change where activations are computed again, if the traits say that it
+    trains so; optimizer steps move them and nothing else; the state survives save and load, and a resume, bit for
     bit; PEFT alone opens what was saved where the traits say so; merged equals adapted within `tolerance`, or the
     method raises NotMergeable; token-level outputs and labels align with `input_ids`; where shapes are `placed` by
     calibration they have no more weights than `parameters`, and a second model gets the same; each config of `refused`
@@ -101,6 +102,8 @@ class _Case:
             )
         self._check_alignment(model)
         self._check_steps(model)
+        if self.traits.gradient_checkpointing:
+            self._check_checkpointing(model)
         self._check_resume(model)
         self._check_saved(model)
         self._check_merge(model, tolerance)
@@ -184,6 +187,31 @@ class _Case:
                 assert value.grad is not None, f"{self.label}: {name} is declared and gets no gradient"
             else:
                 assert value.grad is None, f"{self.label}: {name} gets a gradient and is not declared"
+
+    def _check_checkpointing(self, model: Any) -> None:
+        plain = self._gradients(model)
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        again = self._gradients(model)
+        model.gradient_checkpointing_disable()
+        model.eval()
+        for name, wanted in plain.items():
+            found = again.get(name)
+            assert found is not None, f"{self.label}: with gradient checkpointing {name} gets no gradient"
+            distance = float((found - wanted).abs().max())
+            assert distance <= IDENTITY_TOLERANCE, (
+                f"{self.label}: with gradient checkpointing the gradient of {name} differs by {distance:.2g}"
+            )
+
+    def _gradients(self, model: torch.nn.Module) -> dict[str, torch.Tensor]:
+        import torch
+
+        torch.manual_seed(2)  # the same places fall out
+        model.train()
+        model.zero_grad()
+        model(**self.inputs, **self.labels).loss.backward()
+        found = {name: value.grad for name, value in model.named_parameters() if value.grad is not None}
+        model.zero_grad()
+        return found
 
     def _check_resume(self, model: torch.nn.Module) -> None:
         resumed = self._inject(copy.deepcopy(self.base))

@@ -204,6 +204,7 @@ def _conflicts(
             workers=where.workers,
             dtype=dtype_of(candidate),
             quantise=quantisation(strategy),
+            gradient_checkpointing=where.gradient_checkpointing,
         ),
         has_base=candidate.base is not None,
     ):
