@@ -198,6 +198,15 @@ def test_a_method_without_gradients_where_activations_are_computed_again_is_refu
     assert problem == "the PEFT method does not train with where.gradient_checkpointing: remove it"
 
 
+def test_virtual_tokens_in_front_of_a_row_of_several_texts_are_refused() -> None:
+    strategy, method, learner = FakeStrategy(peft="required"), FakePeft(virtual_tokens=4), FakeLearner(packs=True)
+    assert _compose(strategy=strategy, peft=method) == ()
+    assert _compose(strategy=strategy, peft=FakePeft(), learner=learner) == ()
+    [problem] = _compose(strategy=strategy, peft=method, learner=learner)
+    assert "the learner packs several texts into a row" in problem
+    assert "remove `learner:`" in problem
+
+
 def test_method_beside_a_strategy_that_takes_none_is_a_conflict() -> None:
     assert _compose(peft=FakePeft()) == ("the strategy takes no peft: remove `peft:`",)
     assert _compose(strategy=FakeStrategy(peft="required")) == ("the strategy needs peft: add `peft:`",)
@@ -214,7 +223,7 @@ _CHOICES = st.fixed_dictionaries(
         "strategy": st.builds(FakeStrategy, base=_WANTED, peft=_WANTED),
         "peft": st.none()
         | st.builds(FakePeft, zero_stages=_STAGES, heads=st.frozensets(_HEADS), gradient_checkpointing=st.booleans()),
-        "learner": st.builds(FakeLearner, heads=st.frozensets(_HEADS)),
+        "learner": st.builds(FakeLearner, heads=st.frozensets(_HEADS), packs=st.booleans()),
         "head": st.builds(Head, kind=_HEADS),
         "controls": _CONTROLS,
         "placement": st.builds(

@@ -30,6 +30,7 @@ class Causal:
     heads: ClassVar[frozenset[HeadKind]] = frozenset({"causal-lm"})
     auxiliaries: ClassVar[Mapping[str, HeadKind]] = {}
     needs_reference: ClassVar[bool] = False
+    packs: ClassVar[bool] = True
 
     def __init__(self, config: CausalConfig) -> None:
         self._config = config

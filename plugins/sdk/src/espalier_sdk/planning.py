@@ -135,6 +135,11 @@ def compose(
                 f"the PEFT method runs at ZeRO stage {_any_of(traits.zero_stages)}, "
                 f"where.zero_stage is {placement.zero_stage}"
             )
+        if traits.virtual_tokens and getattr(learner, "packs", False):
+            problems.append(
+                "the learner packs several texts into a row, and the PEFT method's virtual tokens stand in front of a "
+                "row: remove `learner:`, whose default packs none, or choose a method without virtual tokens"
+            )
         if placement.gradient_checkpointing and not traits.gradient_checkpointing:
             problems.append("the PEFT method does not train with where.gradient_checkpointing: remove it")
         if placement.quantise != "none" and not traits.quantised:

@@ -51,6 +51,7 @@ class FakeLearner:
     needs_reference: bool = False
     head: Head | None = None
     measures_loss: bool = True
+    packs: bool = False
 
     def columns(self, task: Any) -> Columns:
         """Returns none."""
@@ -66,6 +67,7 @@ class FakePeft:
     mergeable: bool = True
     quantised: bool = False
     gradient_checkpointing: bool = True
+    virtual_tokens: int = 0
 
     def traits(self) -> PeftTraits:
         """Returns the traits."""
@@ -76,6 +78,7 @@ class FakePeft:
             mergeable=self.mergeable,
             mixes_in_batch=True,
             quantised=self.quantised,
+            virtual_tokens=self.virtual_tokens,
             gradient_checkpointing=self.gradient_checkpointing,
         )
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _OWNED = ("model", "args", "train_dataset", "eval_dataset", "optimizers", "callbacks", "processing_class")
 _NOT_TRAINED = (ENCODED_ROW, SCORED_BYTES, TARGET)
+_POSITIONS = "position_ids"
 _STEPS = 24
 
 
@@ -34,10 +35,11 @@ def check_learner(
     """Checks a learner by training a tiny encoder, or a decoder where the task writes, for a few steps.
 
     Without `rows` and `task`, the kit's own texts of two kinds are learned. The columns that the learner needs are
-    in the rows; encoding is deterministic; the trainer is a class of transformers' family; the arguments keep what
-    the service says; the inputs leave alone what the service owns; the loss is finite and falls, and is measured on
-    validation. One that measures none there (`measures_loss` is false) logs `reward`, which rises. The reference and
-    the models of other roles, tiny ones with one output each, are as they were.
+    in the rows; encoding is deterministic; one that `packs` makes rows of several texts, and no other does; the trainer
+    is a class of transformers' family; the arguments keep what the service says; the inputs leave alone what the
+    service owns; the loss is finite and falls, and is measured on validation. One that measures none there
+    (`measures_loss` is false) logs `reward`, which rises. The reference and the models of other roles, tiny ones with
+    one output each, are as they were.
     """
     import pyarrow as pa
 
@@ -69,6 +71,11 @@ def _check_training(name: str, learner: Any, task: Any, rows: pa.Table, place: P
     options = {"task": task, "state": state, "tokenizer": tokenizer, "budget": Budget(max_tokens=16)}
     encoded = learner.encode(rows, **options)
     assert encoded.equals(learner.encode(rows, **options)), f"{name}: encoding again gives other rows"
+    begun = [sum(place == 0 for place in places) for places in encoded.to_pydict().get(_POSITIONS, [])]
+    packs = getattr(learner, "packs", False)
+    assert packs == (max(begun, default=1) > 1), (
+        f"{name}: packs is {packs}, and a row has {max(begun, default=1)} texts"
+    )
     kind = learner.trainer()
     assert isinstance(kind, type) and issubclass(kind, Trainer), f"{name}: trainer() must be a Trainer class"
     common = _common(place / "out")
