@@ -63,6 +63,7 @@ def train(job: TrainJob, *, out: Path, rank: int = 0, on_validation: OnValidatio
         model, blueprint, parameters = work.build(examples, recall=None if sharded else recall)
         steps = _steps(examples.whole, job)
         phases = plan(parameters, strategy=work.strategy, controls=work.controls, blocks=blueprint.blocks, steps=steps)
+        _require_weights(job, phases)
         _require_one_end(job, phases)
         require_thawing(job, phases)
         start = start_of(model, _trained(phases))
@@ -232,6 +233,17 @@ def _setting(
 def _trained(phases: Sequence[Phase]) -> set[str]:
     """Returns the names of all weights that some phase trains."""
     return {name for phase in phases for name, rule in phase.rules.items() if rule.trainable}
+
+
+def _require_weights(job: TrainJob, phases: Sequence[Phase]) -> None:
+    for phase in phases:
+        if not any(rule.trainable for rule in phase.rules.values()):
+            raise SpecError(
+                f"no weight is trained from step {phase.start} to step {phase.stop} of {phases[-1].stop}",
+                field=f"candidates.{job.candidate}.controls",
+                remedy="remove the control that freezes them all, or change its options: it may wait for a head, which "
+                "a language model with PEFT does not train (head_alone: false)",
+            )
 
 
 def _require_one_end(job: TrainJob, phases: Sequence[Phase]) -> None:

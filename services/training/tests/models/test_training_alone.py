@@ -24,7 +24,7 @@ from espalier_training.prepare import prepare
 from espalier_training.shortage import remedy
 from espalier_training.train import train
 
-from .made import SPEC, WORDS, Made, adapt, content, make, make_dataset, rows
+from .made import SPEC, WORDS, Made, adapt, content, make, make_dataset, rows, train_alone
 
 
 @pytest.fixture(scope="module")
@@ -213,6 +213,22 @@ def test_text_that_is_stored_as_numbers_is_prepared_as_text(made: Made) -> None:
     dataset = make_dataset(made.place.store, numbers)
     request = prepare_request(made.place.spec, "scratch", dataset, None, made.place.plugins)
     assert perform(request, prepare, made.place)[0].metrics["train"]["rows"] == 40
+
+
+def test_a_phase_that_trains_nothing_is_refused_before_the_first_step(tmp_path: Path) -> None:
+    config = {**SPEC["candidates"]["scratch"]["strategy"]["config"], "family": "llama", "vocabulary_size": 300}
+    candidates = {
+        "scratch": SPEC["candidates"]["scratch"] | {"strategy": {"name": "from-scratch", "config": config}},
+        "adapted": SPEC["candidates"]["adapted"]
+        | {"controls": ["gradual-unfreezing"], "training": {"max_steps": 10, "max_tokens": 16}},
+    }
+    task = {"name": "generation", "config": {"text": "message"}}
+    splits = {"train": rows(48), "validation": rows(6, start=90), "test": rows(6, start=96)}
+    with pytest.raises(SpecError, match="no weight is trained from step 0 to step 1 of 10") as refused:
+        train_alone(tmp_path, task, splits, candidates)
+    (problem,) = refused.value.problems
+    assert problem.field == "candidates.adapted.controls"
+    assert "remove the control" in str(problem.remedy)
 
 
 @pytest.fixture(scope="module")
