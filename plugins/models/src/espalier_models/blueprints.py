@@ -38,17 +38,19 @@ def blueprint_of(config: PretrainedConfig, head: Head, *, base: Path | None) -> 
     So is a task's head of the right size: its rows may stand for other labels. It starts as the base has it.
     """
     import torch
+    from transformers.pytorch_utils import Conv1D
 
     with torch.device("meta"):
         model = build_model(config, head)
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    turned = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, Conv1D)}
     blocks = 1 + max((int(match[1]) for name in shapes if (match := _BLOCK.search(name))), default=-1)
     prefix = str(model.base_model_prefix)
     new = _new_parameters(shapes, base, prefix=prefix) if base else set[str]()
     if base and head.kind not in ("causal-lm", "masked-lm"):
         new |= {name for name in shapes if not name.startswith(f"{prefix}.")}
     parameters = tuple(
-        ParameterInfo(name, shape, *_place(name, blocks, is_new=name in new or base is None))
+        ParameterInfo(name, shape, *_place(name, blocks, is_new=name in new or base is None), transposed=name in turned)
         for name, shape in shapes.items()
     )
     modules = sorted({name.rpartition(".")[0] for name in new})

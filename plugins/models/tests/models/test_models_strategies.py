@@ -81,6 +81,8 @@ def test_from_scratch_passes_its_kit_with_each_family(family: str) -> None:
         blueprint = check_strategy("from-scratch", config=SMALL | FAMILY | {"family": family}, head=head)
         assert blueprint.blocks == 2
         assert {one.depth for one in blueprint.parameters if one.role == "embedding"} == {0}
+        turned = {one.name.split(".")[-2] for one in blueprint.parameters if one.transposed}
+        assert turned == ({"c_attn", "c_proj", "c_fc"} if family == "gpt2" else set())
 
 
 @pytest.mark.parametrize(("family", "kind"), [("bert", "causal-lm"), ("llama", "masked-lm"), ("gpt2", "masked-lm")])

@@ -70,7 +70,7 @@ class AdaLora:
         rank = self._config.start_rank
         found: list[ParameterInfo] = []
         for target in wrapping.find_targets(blueprint, self._config.targets):
-            out, width = target.shape
+            out, width = wrapping.sides(target)
             found.append(wrapping.added(target, "lora_A", rank, width))
             found.append(wrapping.added(target, "lora_E", rank, 1))
             found.append(wrapping.added(target, "lora_B", out, rank))
@@ -91,6 +91,7 @@ class AdaLora:
         """Wraps the model with PEFT's AdaLoRA; the length of training is told to it with each step."""
         import peft
 
+        targets = wrapping.find_targets(blueprint, self._config.targets)
         config = peft.AdaLoraConfig(
             init_r=self._config.start_rank,
             target_r=self._config.rank,
@@ -99,7 +100,8 @@ class AdaLora:
             deltaT=self._config.interval,
             orth_reg_weight=self._config.orthogonality,
             total_step=1,
-            **wrapping.options(blueprint, wrapping.find_targets(blueprint, self._config.targets)),
+            fan_in_fan_out=wrapping.are_transposed(targets),
+            **wrapping.options(blueprint, targets),
         )
         return _settle(wrapping.wrap(model, config, placement))
 

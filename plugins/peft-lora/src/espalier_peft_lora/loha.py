@@ -47,7 +47,7 @@ class LoHa:
         """Returns two pairs (out, rank) and (rank, in) for each target."""
         rank = self._config.rank
         found: list[ParameterInfo] = []
-        for target in wrapping.find_targets(blueprint, self._config.targets):
+        for target in wrapping.find_untransposed(blueprint, self._config.targets):
             out, width = target.shape
             for factor in ("hada_w1", "hada_w2"):
                 found.append(wrapping.added(target, f"{factor}_a", out, rank))
@@ -72,7 +72,7 @@ class LoHa:
         config = peft.LoHaConfig(
             r=self._config.rank,
             alpha=self._config.alpha,  # type: ignore[arg-type]
-            **wrapping.options(blueprint, wrapping.find_targets(blueprint, self._config.targets)),
+            **wrapping.options(blueprint, wrapping.find_untransposed(blueprint, self._config.targets)),
         )
         return wrapping.wrap(model, config, placement)
 

@@ -52,7 +52,7 @@ class LoKr:
 
         rank, factor = self._config.rank, self._config.factor or -1
         found: list[ParameterInfo] = []
-        for target in wrapping.find_targets(blueprint, self._config.targets):
+        for target in wrapping.find_untransposed(blueprint, self._config.targets):
             (rows, out), (columns, width) = (factorization(size, factor) for size in target.shape)
             found.append(wrapping.added(target, "lokr_w1", rows, columns))
             if rank < max(out, width) / 2:
@@ -81,7 +81,7 @@ class LoKr:
             r=self._config.rank,
             alpha=self._config.alpha,  # type: ignore[arg-type]
             decompose_factor=self._config.factor or -1,
-            **wrapping.options(blueprint, wrapping.find_targets(blueprint, self._config.targets)),
+            **wrapping.options(blueprint, wrapping.find_untransposed(blueprint, self._config.targets)),
         )
         return wrapping.wrap(model, config, placement)
 

@@ -130,6 +130,7 @@ class Lora:
             lora_dropout=self._config.dropout,
             use_rslora=self._config.rank_stabilised,
             use_dora=self._config.dora,
+            fan_in_fan_out=wrapping.are_transposed(targets),
             bias="none",
             **options,
             **wrapping.options(blueprint, targets),
@@ -174,7 +175,7 @@ class Lora:
             rank = ranks.get(target.name, 0)
             if not rank:
                 continue
-            out, width = target.shape
+            out, width = wrapping.sides(target)
             found.append(wrapping.added(target, "lora_A.weight", rank, width))
             found.append(wrapping.added(target, "lora_B.weight", out, rank))
             if self._config.dora:

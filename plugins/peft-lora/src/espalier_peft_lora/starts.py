@@ -25,7 +25,7 @@ def factorise(model: torch.nn.Module, start: str) -> None:
 
     with torch.no_grad():
         for name, layer in _layers(model):
-            weight = layer.get_base_layer().weight
+            weight = _weight(layer)
             if not weight.is_floating_point():
                 raise SpecError(f"{name} is quantised: {start} needs its weights", field="peft.config.start")
             scale, rank = layer.scaling["default"], layer.r["default"]
@@ -66,6 +66,12 @@ def _layers(model: torch.nn.Module) -> Iterator[tuple[str, Any]]:
     return ((name, module) for name, module in model.named_modules() if isinstance(module, LoraLayer))
 
 
+def _weight(layer: Any) -> torch.Tensor:
+    """Returns the frozen weight as (out, in), a view of it where it is kept transposed."""
+    weight: torch.Tensor = layer.get_base_layer().weight
+    return weight.T if layer.fan_in_fan_out else weight
+
+
 def _pissa(weight: torch.Tensor, rank: int, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
     import torch
 
@@ -83,7 +89,7 @@ def _olora(weight: torch.Tensor, rank: int, scale: float) -> tuple[torch.Tensor,
 
 def _subtract(layer: Any, a: torch.Tensor, b: torch.Tensor) -> None:
     """Reduces the frozen weight; the factors are kept as buffers, so that checkpoints carry them."""
-    weight = layer.get_base_layer().weight
+    weight = _weight(layer)
     a, b = a.to(weight.device), b.to(weight.device)
     weight.copy_(weight.float() - layer.scaling["default"] * (b.float() @ a.float()))
     layer.register_buffer("start_A", a)

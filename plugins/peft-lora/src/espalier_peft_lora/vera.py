@@ -53,7 +53,7 @@ class Vera:
         """Returns b (out) and d (rank) for each target; the shared matrices are buffers."""
         found: list[ParameterInfo] = []
         for target in wrapping.find_targets(blueprint, self._config.targets):
-            found.append(wrapping.added(target, "vera_lambda_b", target.shape[0]))
+            found.append(wrapping.added(target, "vera_lambda_b", wrapping.sides(target)[0]))
             found.append(wrapping.added(target, "vera_lambda_d", self._config.rank))
         return tuple(found)
 
@@ -72,13 +72,15 @@ class Vera:
         """Wraps the model with PEFT's VeRA; modules that the base lacks are trained and saved whole."""
         import peft
 
+        targets = wrapping.find_targets(blueprint, self._config.targets)
         config = peft.VeraConfig(
             r=self._config.rank,
             vera_dropout=self._config.dropout,
             d_initial=self._config.scale,
             projection_prng_key=self._config.seed,
             save_projection=True,
-            **wrapping.options(blueprint, wrapping.find_targets(blueprint, self._config.targets)),
+            fan_in_fan_out=wrapping.are_transposed(targets),
+            **wrapping.options(blueprint, targets),
         )
         return wrapping.wrap(model, config, placement)
 

@@ -62,6 +62,30 @@ def find_targets(blueprint: Blueprint, wanted: Targets) -> list[ParameterInfo]:
     return found
 
 
+def find_untransposed(blueprint: Blueprint, wanted: Targets) -> list[ParameterInfo]:
+    """Returns the same for methods whose layers PEFT has for torch's Linear alone; SpecError where one is another."""
+    found = find_targets(blueprint, wanted)
+    if turned := [target.name for target in found if target.transposed]:
+        raise SpecError(
+            f"{turned[0]} is kept transposed, and the method knows no such layers",
+            field="peft",
+            accepted="bases like BERT and Llama",
+            remedy="use lora, adalora or vera",
+        )
+    return found
+
+
+def sides(target: ParameterInfo) -> tuple[int, int]:
+    """Returns how many outputs and inputs a linear layer has, whichever way its weight is kept."""
+    rows, columns = target.shape
+    return (columns, rows) if target.transposed else (rows, columns)
+
+
+def are_transposed(targets: Sequence[ParameterInfo]) -> bool:
+    """Tells whether weights are kept as (in, out): PEFT asks."""
+    return any(target.transposed for target in targets)
+
+
 def added(target: ParameterInfo, name: str, *shape: int) -> ParameterInfo:
     """Returns what a method adds beside a target, at the target's depth."""
     return ParameterInfo(f"{target.name.removesuffix('.weight')}.{name}", shape, target.depth, "adapter")

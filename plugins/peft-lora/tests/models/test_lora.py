@@ -51,6 +51,9 @@ def test_lora_passes_its_kit(config: dict[str, Any]) -> None:
         # and gate, up and down between 32 and 48.
         ("llama", "all-linear", 2 * (2 * 8 * (32 + 32) + 2 * 8 * (32 + 16) + 3 * 8 * (32 + 48))),
         ("llama", ("q_proj",), 2 * 8 * (32 + 32)),
+        # GPT-2: 32 -> 96 for query, key and value together, and 32 -> 32.
+        ("gpt2", "attention", 2 * (8 * (32 + 96) + 8 * (32 + 32))),
+        ("gpt2", "all-linear", 2 * (8 * (32 + 96) + 8 * (32 + 32) + 2 * 8 * (32 + 48))),
     ],
 )
 def test_count_of_weights_is_exact(family: Family, targets: Any, expected: int) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 from espalier_peft_lora import LoHa, LoKr, Vera
-from espalier_sdk import Head, Placement
+from espalier_sdk import Head, Placement, SpecError
 from espalier_sdk.testing import check_peft_method
-from espalier_sdk.testing.tiny import tiny
+from espalier_sdk.testing.tiny import Family, tiny
 
 HEAD = Head("sequence-classification", outputs=3)
 REFUSED = [{"rank": 0}, {"targets": ["no-such-layer"]}]
@@ -26,7 +26,8 @@ REFUSED = [{"rank": 0}, {"targets": ["no-such-layer"]}]
     ],
 )
 def test_it_passes_its_kit(name: str, config: dict[str, Any]) -> None:
-    check_peft_method(name, config=config, refused=REFUSED)
+    families: list[Family] = ["gpt2"] if name in ("loha", "lokr") else []  # PEFT has them for torch's Linear alone
+    check_peft_method(name, config=config, refused=REFUSED, refused_families=families)
 
 
 @pytest.mark.parametrize(
@@ -46,6 +47,19 @@ def test_it_passes_its_kit(name: str, config: dict[str, Any]) -> None:
 )
 def test_count_of_weights_is_exact(method: Any, expected: int) -> None:
     assert sum(one.count for one in method.parameters(tiny("bert", HEAD).blueprint)) == expected
+
+
+def test_vera_counts_the_outputs_of_weights_that_are_kept_transposed() -> None:
+    method = Vera(Vera.Config(rank=16))
+    # b of 96 for query, key and value together and of 32 for the output, and twice d.
+    assert sum(one.count for one in method.parameters(tiny("gpt2", HEAD).blueprint)) == 2 * (96 + 32 + 2 * 16)
+
+
+@pytest.mark.parametrize("method", [LoHa(LoHa.Config()), LoKr(LoKr.Config())])
+def test_weights_that_are_kept_transposed_are_refused_with_the_methods_that_know_them(method: Any) -> None:
+    with pytest.raises(SpecError, match=r"c_attn\.weight is kept transposed") as refused:
+        method.parameters(tiny("gpt2", HEAD).blueprint)
+    assert refused.value.problems[0].remedy == "use lora, adalora or vera"
 
 
 def test_veras_folder_does_not_depend_on_a_random_generator(tmp_path: Path) -> None:

@@ -45,6 +45,7 @@ class ParameterInfo:
     shape: tuple[int, ...]  # full shape, also under ZeRO-3
     depth: int  # 0 embeddings, 1..blocks, blocks + 1 head and all that is new
     role: Role
+    transposed: bool = False  # a linear layer's weight that is kept as (in, out), as GPT-2's
 
     @property
     def count(self) -> int:

@@ -16,7 +16,7 @@ from espalier_sdk import Head, SpecError
 from espalier_training.export import export, opens, traits_of
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from .made import TINY, WORDS, Made, adapt, content, make, rows, train_alone
+from .made import SPEC, TASK, TINY, WORDS, Made, adapt, content, make, rows, train_alone
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +47,31 @@ def test_transformers_alone_opens_it_and_answers_the_same(made: Made, tmp_path: 
     torch.testing.assert_close(found, torch.tensor(expected), atol=1e-5, rtol=0)
     labels = AutoModelForSequenceClassification.from_pretrained(tmp_path / "plain").config.id2label
     assert list(labels.values()) == sorted(WORDS)
+
+
+def test_updates_of_weights_that_are_kept_transposed_are_merged_as_they_were_trained(tmp_path: Path) -> None:
+    sizes = {**SPEC["candidates"]["scratch"]["strategy"]["config"], "family": "gpt2", "vocabulary_size": 300}
+    adapted = SPEC["candidates"]["adapted"]
+    candidates = {
+        "scratch": SPEC["candidates"]["scratch"] | {"strategy": {"name": "from-scratch", "config": sizes}},
+        "plain": dict(adapted),
+        "begun": adapted | {"peft": {"name": "lora", "config": {"rank": 2, "start": "pissa"}}},
+    }
+    for one in candidates.values():
+        one["training"] = one["training"] | {"max_tokens": 24}  # no text is cut
+    splits = {"train": rows(48), "validation": rows(6, start=90), "test": rows(6, start=96)}
+    asked = rows(6, start=90).select(["message"])
+    before = None
+    for name, made in train_alone(tmp_path, TASK, splits, candidates).items():
+        opened = open_model(made.place.store, made.model, made.place.plugins)
+        expected = torch.tensor(opened.predict(asked).column("scores").to_pylist())
+        if before is None:
+            before = expected
+            continue
+        assert (expected - before).abs().max() > 0.01
+        export(made.place.store.open_artifact(made.model), made.place.store, tmp_path / name, merged=True)
+        found = scores(tmp_path / name, asked.column("message").to_pylist())
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
 def test_an_adapter_that_is_not_merged_stays_one(made: Made, tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ _CASES: tuple[tuple[Family, HeadKind, int], ...] = (  # the last is the width of
     ("llama", "sequence-classification", 0),
     ("llama", "sequence-classification", _SIDE_WIDTH),
     ("llama", "causal-lm", 0),
+    ("gpt2", "causal-lm", 0),  # keeps the weights of linear layers transposed
 )
 
 
@@ -45,7 +46,7 @@ def check_peft_method(
     refused_families: Sequence[Family] = (),
     tolerance: float = 1e-5,
 ) -> None:
-    """Checks a PEFT method on a tiny encoder and a tiny decoder, for each head that its traits name.
+    """Checks a PEFT method on a tiny encoder and tiny decoders, for each head that its traits name.
 
     Sequence heads come without and with side columns. Importing it is light; the output is unchanged at step 0 where
     the method promises it; only declared parameters have gradients, and their shapes and count are those of

@@ -9,7 +9,7 @@ import re
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,7 +22,7 @@ from espalier_sdk.model import Blueprint, Head, HeadKind, ParameterInfo, Role
 if TYPE_CHECKING:
     import torch
 
-Family = Literal["bert", "llama"]
+Family = Literal["bert", "llama", "gpt2"]
 VOCABULARY = 64
 BLOCKS = 2
 WORDS = tuple(f"word{number}" for number in range(VOCABULARY - 5))
@@ -32,6 +32,7 @@ _NEW: dict[tuple[Family, HeadKind], tuple[str, ...]] = {
     ("bert", "token-classification"): ("classifier",),
     ("bert", "question-answering"): ("qa_outputs",),
     ("llama", "sequence-classification"): ("score",),
+    ("gpt2", "sequence-classification"): ("score",),
 }
 
 
@@ -46,18 +47,23 @@ class Tiny:
 def tiny(family: Family, head: Head, *, seed: int = 0) -> Tiny:
     """Returns a model of two blocks of width 32 with this head; the head is what a base would lack."""
     import torch
+    from transformers.pytorch_utils import Conv1D
 
     torch.manual_seed(seed)
     config = with_head(tiny_config(family), head)
     model = build_model(config, head)
     new = SIDE_LAYERS if head.side_width else _NEW.get((family, head.kind), ())
-    parameters = tuple(_info(name, tuple(value.shape), new) for name, value in model.named_parameters())
+    turned = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, Conv1D)}
+    parameters = tuple(
+        replace(_info(name, tuple(value.shape), new), transposed=name in turned)
+        for name, value in model.named_parameters()
+    )
     return Tiny(model, Blueprint(config.to_diff_dict(), head, BLOCKS, parameters, new))
 
 
 def tiny_config(family: Family) -> Any:
-    """Returns the transformers configuration of a tiny encoder (bert) or decoder (llama)."""
-    from transformers import BertConfig, LlamaConfig
+    """Returns the transformers configuration of a tiny encoder (bert) or decoder (llama, gpt2)."""
+    from transformers import BertConfig, GPT2Config, LlamaConfig
 
     common: dict[str, Any] = {
         "vocab_size": VOCABULARY,
@@ -70,6 +76,9 @@ def tiny_config(family: Family) -> Any:
     }
     if family == "bert":
         return BertConfig(**common)
+    if family == "gpt2":
+        common["n_inner"] = common.pop("intermediate_size")
+        return GPT2Config(**common, bos_token_id=2, eos_token_id=3)
     return LlamaConfig(**common, num_key_value_heads=2, bos_token_id=2, eos_token_id=3)
 
 
@@ -161,11 +170,11 @@ def check_folder(name: str, folder: Path, *places: Path) -> None:
 
 
 def _info(name: str, shape: tuple[int, ...], new: tuple[str, ...]) -> ParameterInfo:
-    block = re.search(r"\.layers?\.(\d+)\.", name)
+    block = re.search(r"\.(?:layers?|h)\.(\d+)\.", name)
     if name.startswith(tuple(f"{module}." for module in new)):
         return ParameterInfo(name, shape, BLOCKS + 1, "side" if name.startswith(SIDE_COLUMNS) else "head")
-    norm = "norm" in name.lower()
+    norm, embedding = "norm" in name.lower() or ".ln_" in name, "embed" in name or ".wte." in name or ".wpe." in name
     if block:
         return ParameterInfo(name, shape, int(block[1]) + 1, "norm" if norm else "block")
-    role: Role = "norm" if norm else "embedding" if "embed" in name else "block"
-    return ParameterInfo(name, shape, 0 if "embed" in name else BLOCKS + 1, role)
+    role: Role = "norm" if norm else "embedding" if embedding else "block"
+    return ParameterInfo(name, shape, 0 if embedding else BLOCKS + 1, role)
