@@ -80,7 +80,7 @@ class Lora:
             calibration_batches=self._config.calibration_batches if placed else 0,
             reference="disable" if plain else "copy",
             quantised=plain and not placed,
-            opens_with_peft=True,
+            opens_with_peft=self._config.start != "olora",  # PEFT makes this start again, and fails on GPT-2's layers
         )
 
     def parameters(self, blueprint: Blueprint) -> tuple[ParameterInfo, ...]:
