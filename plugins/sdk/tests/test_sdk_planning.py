@@ -141,6 +141,9 @@ def test_a_learner_that_compares_needs_a_base_and_a_whole_reference() -> None:
     assert "where.zero_stage 2 would shard" in sharded
     asking = FakeLearner(auxiliaries={"reward": "sequence-classification"}, needs_reference=True)
     assert _compose(learner=asking, placement=Placement(zero_stage=2)) == (sharded,)
+    adapted: dict[str, Any] = {"strategy": FakeStrategy(peft="required"), "placement": Placement(zero_stage=2)}
+    assert _compose(learner=learner, peft=FakePeft(), **adapted) == ()  # its adapter can be put off
+    assert _compose(learner=asking, peft=FakePeft(), **adapted) == (sharded,)
 
 
 def test_a_learner_that_builds_another_head_is_measured_by_that_head() -> None:

@@ -43,13 +43,33 @@ candidates:
     training: {max_steps: 8, max_tokens: 16, learning_rate: 0.3, dtype: float32, validations: 8, early_stopping: 1}
     where: {workers: 2, cpus_per_worker: 1}
 """
+PAIRS = """\
+name: pairs
+objective: {task: {name: generation, config: {prompt: prompt, completion: chosen}}, metric: perplexity}
+data: {pairs: {sources: [{name: files, config: {paths: [pairs.csv]}}], split: {by: hash, test: 0, validation: 0.25}}}
+candidates:
+  answers:
+    strategy: {name: from-scratch, config: {family: llama, layers: 2, hidden_size: 32, vocabulary_size: 300}}
+    training: {max_steps: 6, max_tokens: 24, learning_rate: 5.0e-3, dtype: float32}
+  dpo: &pairs
+    strategy: peft
+    base: {from: answers}
+    peft: {name: lora, config: {rank: 2, dropout: 0}}
+    learner: dpo
+    training: {max_steps: 4, max_tokens: 24, dtype: float32}
+    where: {workers: 2, cpus_per_worker: 1}
+  kto:
+    <<: *pairs
+    learner: kto
+evaluate: {metrics: [perplexity]}
+"""
 
 
 class Trained:
     """Losses, weights and metrics of a candidate, trained once per way of laying it over two workers."""
 
-    def __init__(self, folder: Path, candidate: str) -> None:
-        self._spec, self._candidate = folder / "zero.yaml", candidate
+    def __init__(self, folder: Path, candidate: str, spec: str = "zero.yaml") -> None:
+        self._spec, self._candidate = folder / spec, candidate
         self.phases: list[tuple[int, int]] = []  # of the model that was trained last
 
     def __call__(self, **where: object) -> tuple[list[float], dict[str, np.ndarray], Path]:
@@ -73,6 +93,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("zero")
     write_small(place)
     (place / "zero.yaml").write_text(SPEC, encoding="utf-8")
+    (place / "pairs.yaml").write_text(PAIRS, encoding="utf-8")
+    lines = [f"{one} or {one + 1},{one},{one + 1},{one % 3 > 0}" for one in range(100, 160)]
+    (place / "pairs.csv").write_text("\n".join(["prompt,chosen,rejected,label", *lines]) + "\n", encoding="utf-8")
     return place
 
 
@@ -108,6 +131,13 @@ def test_the_best_weights_are_taken_back_under_stage_3(folder: Path, ray_session
     found_losses, found, _ = trained(zero_stage=3)
     assert len(found_losses) == len(losses) == 2
     _compare_weights(found, weights)
+
+
+@pytest.mark.parametrize(("learner", "stage"), [("dpo", 2), ("dpo", 3), ("kto", 2)])
+def test_an_adapter_put_off_is_the_reference_under_zero_too(
+    folder: Path, ray_session: object, learner: str, stage: int
+) -> None:
+    _compare(Trained(folder, learner, "pairs.yaml"), zero_stage=stage)
 
 
 def test_accumulated_micro_batches_learn_what_whole_ones_learn(folder: Path, ray_session: object) -> None:

@@ -35,6 +35,7 @@ def on_prepared_rows(trainer: type[Any]) -> type[Any]:
         def __init__(self, config: Any) -> None:
             super().__init__()
             self.config = config
+            self.weight = torch.nn.Parameter(torch.zeros(1), requires_grad=False)  # DeepSpeed asks for a first one
 
     class OnPreparedRows(trainer):  # type: ignore[misc]
         """The trainer, told that its data are ready."""

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
         Split,
         ZeroStage,
     )
-    from espalier_sdk.planning import built_head, clean_name, compose, plan, quantisation
+    from espalier_sdk.planning import built_head, clean_name, compose, keeps_start, plan, quantisation
 
 _HOMES = {
     "artifacts": ("ArtifactKind", "ArtifactRef", "FileEntry", "Manifest", "PluginNeed", "PluginUse"),
@@ -74,7 +74,7 @@ _HOMES = {
         "Split",
         "ZeroStage",
     ),
-    "planning": ("built_head", "clean_name", "compose", "plan", "quantisation"),
+    "planning": ("built_head", "clean_name", "compose", "keeps_start", "plan", "quantisation"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -116,6 +116,7 @@ __all__ = [
     "built_head",
     "clean_name",
     "compose",
+    "keeps_start",
     "plan",
     "quantisation",
 ]

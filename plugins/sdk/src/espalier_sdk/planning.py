@@ -114,7 +114,7 @@ def compose(
         )
     if learner.needs_reference and not has_base:
         problems.append("the learner compares with the model that it starts from: add `base:`")
-    if placement.zero_stage and (learner.needs_reference or learner.auxiliaries):
+    if placement.zero_stage and (keeps_start(learner, peft) or learner.auxiliaries):
         problems.append(
             f"the learner needs other whole models beside its own, which where.zero_stage {placement.zero_stage} would "
             "shard: choose stage 0"
@@ -154,6 +154,11 @@ def compose(
             f"a {placement.quantise} base cannot be trained whole: use the strategy peft, or quantise: none"
         )
     return tuple(problems)
+
+
+def keeps_start(learner: Learner, peft: PeftMethod | None) -> bool:
+    """Tells whether a copy of the start is kept: the learner compares with it, and no adapter can be put off."""
+    return learner.needs_reference and not (peft and peft.traits().reference == "disable")
 
 
 def _presence(field: str, *, given: bool, wanted: str) -> list[str]:

@@ -18,11 +18,11 @@ from espalier_runtime.plugins import Plugins
 from espalier_runtime.request import base_choice, base_request
 from espalier_runtime.specs import Candidate, load_spec
 from espalier_runtime.store import Store
-from espalier_sdk import ArtifactRef, Head, built_head
+from espalier_sdk import ArtifactRef, Head, built_head, keeps_start
 from espalier_sdk.errors import EspalierError
 
 from espalier_training.footprint import PROCESS_BYTES, Load, footprint
-from espalier_training.work import keeps_start, require_places
+from espalier_training.work import require_places
 
 _STATE = "state.json"
 

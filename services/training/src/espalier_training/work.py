@@ -25,6 +25,7 @@ from espalier_sdk import (
     SpecError,
     built_head,
     clean_name,
+    keeps_start,
     quantisation,
 )
 from espalier_sdk.fourbit import require_four_bits
@@ -39,7 +40,6 @@ from espalier_training.zero import require_zero
 
 if TYPE_CHECKING:
     import torch
-    from espalier_sdk.protocols import Learner, PeftMethod
 
 
 class Work:
@@ -183,8 +183,3 @@ def require_places(blueprint: Blueprint, max_tokens: int, *, candidate: str) -> 
             accepted=f"up to {blueprint.positions}",
             remedy="lower max_tokens, or choose a base with more positions",
         )
-
-
-def keeps_start(learner: Learner, peft: PeftMethod | None) -> bool:
-    """Tells whether a copy of the start is kept: the learner compares with it, and no adapter can be put off."""
-    return learner.needs_reference and not (peft and peft.traits().reference == "disable")
