@@ -40,6 +40,7 @@ def test_an_encoder_is_pre_trained_and_another_candidate_starts_from_it(small: P
     assert len(row["fills"][0]) == 5
 
 
+@pytest.mark.heavy
 def test_filled_gaps_of_held_out_texts_are_counted(small: Path, ray_session) -> None:
     spec = yaml.safe_load(small.read_text(encoding="utf-8"))
     spec["objective"] = {"task": FILL, "metric": "masked_accuracy"}
