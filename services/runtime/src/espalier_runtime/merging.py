@@ -42,6 +42,9 @@ def merged_model(opened: OpenArtifact, store: Store, plugins: Plugins, *, scratc
 
     A base in four bits is made whole first, with the values of its four bits: the adapter was trained beside those.
     """
+    from transformers import AutoTokenizer
+    from transformers.trainer_utils import align_special_tokens
+
     card = read_card(opened.folder)
     base = whole_folder(store, ArtifactRef.parse(card["base"]), plugins, scratch=scratch)
     strategy = plugins.load("espalier.model_strategies", Choice(**card["strategy"]))
@@ -51,6 +54,8 @@ def merged_model(opened: OpenArtifact, store: Store, plugins: Plugins, *, scratc
     model = method.merge(method.load(dequantised(built), opened.folder))
     model.name_or_path = ""
     model.config._name_or_path = ""
+    # As the trainer does with a whole model: else the base's settings say where writing stops.
+    align_special_tokens(model, AutoTokenizer.from_pretrained(opened.folder))
     return model
 
 

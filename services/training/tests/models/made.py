@@ -11,14 +11,14 @@ import pyarrow as pa
 from espalier_runtime.job import Job, Workplace, perform
 from espalier_runtime.plugins import Plugins
 from espalier_runtime.ray_session import Session
-from espalier_runtime.request import prepare_request, train_request
+from espalier_runtime.request import base_choice, base_request, prepare_request, train_request
 from espalier_runtime.specs import From, Spec
 from espalier_runtime.store import Store
 from espalier_runtime.tables import write_parts
 from espalier_sdk import ArtifactRef, Choice, Manifest
 from espalier_training.job import TrainJob
 from espalier_training.prepare import prepare
-from espalier_training.stages import make_job
+from espalier_training.stages import fetch_base, make_job
 from espalier_training.train import train
 
 TASK = {"name": "classification", "config": {"text": "message", "target": "queue"}}
@@ -81,7 +81,10 @@ def train_alone(
         dataset = attempt.publish(kind="dataset", name="tickets", what={"task": choice.model_dump(mode="json")}).ref()
         others = {"base": candidate.base} if isinstance(candidate.base, From) else {}
         others |= candidate.auxiliaries
-        made[name] = _train(place, name, dataset, {role: made[one.from_].model for role, one in others.items()})
+        inputs = {role: made[one.from_].model for role, one in others.items()}
+        if (base := base_choice(candidate)) is not None:
+            inputs["base"] = perform(base_request(base, place.plugins), fetch_base, place)[0].ref()
+        made[name] = _train(place, name, dataset, inputs)
     return made
 
 

@@ -5,11 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
+from espalier_runtime.merging import whole_folder
 from espalier_runtime.opening import Budget
 from espalier_runtime.plugins import Plugins
 from espalier_sdk import Choice, DataError
+from espalier_sdk.testing.tiny import tiny_config
 from espalier_training.prepare import settled
+
+from .made import train_alone
 
 NAMES = {"unk_token": "<unk>", "eos_token": "<end>"}
 TURNS = (
@@ -95,3 +100,29 @@ def test_a_tokenizer_that_leaves_nothing_open_stays_as_it_is(tmp_path: Path) -> 
     before = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     settled(tmp_path, task("classification", text="text", target="label"))
     assert {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("way", ["full", "adapted"])
+def test_a_tuned_chat_model_stops_with_transformers_alone(tmp_path: Path, way: str) -> None:
+    """Its generation settings name the token that an answer ends with, beside the base's own."""
+    from transformers import AutoModelForCausalLM, GenerationConfig
+
+    base = tmp_path / "base"
+    model = AutoModelForCausalLM.from_config(tiny_config("llama"))
+    model.generation_config.eos_token_id = 1
+    model.save_pretrained(base)
+    write(base, TURNS)
+    chats = [{"role": "user", "content": "question"}, {"role": "assistant", "content": "answer"}]
+    rows = pa.table({"messages": [chats] * 8})
+    candidate = {
+        "strategy": "full-finetune" if way == "full" else "peft",
+        "base": {"name": "folder", "config": {"path": str(base)}},
+        "training": {"max_steps": 2, "batch_size": 4, "max_tokens": 16},
+        "where": {"cpus_per_worker": 1},
+    } | ({} if way == "full" else {"peft": "lora"})
+    task = {"name": "generation", "config": {"messages": "messages", "max_new_tokens": 4}}
+    made = train_alone(tmp_path, task, {"train": rows, "validation": rows}, {way: candidate})[way]
+    folder = whole_folder(made.place.store, made.model, made.place.plugins, scratch=tmp_path / "scratch")
+    ends = GenerationConfig.from_pretrained(folder).eos_token_id
+    assert set(ends) == {1, 3}
+    assert reopened(folder).convert_tokens_to_ids("<done>") == 3
