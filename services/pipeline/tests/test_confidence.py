@@ -62,8 +62,17 @@ def test_for_an_accuracy_that_all_answers_reach_no_abstaining_is_proposed() -> N
     found = Confidence((every, surest), ((0.90, every), (0.95, every), (0.99, surest)), ())
     free, sure = sentences(found)
     assert free == "96.0% of all answers are right: for 90% and 95% none has to be left out."
-    assert sure.startswith("99% of the answers are right where those below a score of 0.80 are not given: 75% of the")
-    assert "--abstain-below 0.8000" in sure
+    assert sure.startswith("99% of the answers are right where those below a score of 0.8 are not given: 75% of the")
+    assert "--abstain-below 0.8)" in sure
+
+
+def test_the_threshold_that_is_printed_leaves_out_what_was_counted_as_left_out() -> None:
+    """The scores of a sure model differ in their last digits."""
+    scores = pa.array([0.99994, 0.99995, 0.99996], pa.float32()).to_pylist()
+    curve = thresholds(list(zip(scores, (False, True, True), strict=True)))
+    (said,) = sentences(Confidence(tuple(curve), ((0.99, curve[1]),), ()))
+    told = float(said.partition("--abstain-below ")[2].rstrip(")."))
+    assert [score >= told for score in scores] == [False, True, True]
 
 
 def test_answers_without_a_score_or_that_are_no_labels_show_nothing(tmp_path: Path) -> None:

@@ -26,6 +26,12 @@ def test_the_sentence_tells_where_validation_turned_and_by_how_much(losses: tupl
     assert said in (overfitting(history(*losses)) or "")
 
 
+def test_of_an_early_stop_it_tells_which_weights_were_kept() -> None:
+    said = overfitting(history(0.9, 0.4, 0.5), early_stopping=True)
+    assert said is not None
+    assert said.endswith("rose by 25% until the end: early stopping kept the weights of step 20.")
+
+
 def test_one_measurement_says_nothing() -> None:
     assert overfitting(history(0.5)) is None
     assert series(history(0.5), "eval_loss") == [(10, 0.5)]

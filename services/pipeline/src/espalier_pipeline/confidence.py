@@ -70,9 +70,10 @@ def sentences(found: Confidence) -> list[str]:
         said.append(f"{right}: for {' and '.join(free)} none has to be left out.")
     for target, one in found.reached:
         if one.coverage < 1:
-            left_out = f"those below a score of {one.score:.2f} are not given"
+            left_out = f"those below a score of {one.score:.4g} are not given"
             answered = f"{one.coverage:.0%} of the questions are answered"
-            command = f"espalier predict MODEL FILE --abstain-below {one.score:.4f}"
+            # All digits: of sure models, thousands of answers lie within the last of four.
+            command = f"espalier predict MODEL FILE --abstain-below {one.score!r}"
             said.append(f"{target:.0%} of the answers are right where {left_out}: {answered} ({command}).")
     return said
 

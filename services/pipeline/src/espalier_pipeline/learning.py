@@ -59,8 +59,11 @@ def divergence(entries: Sequence[Mapping[str, Any]]) -> str | None:
     )
 
 
-def overfitting(entries: Sequence[Mapping[str, Any]]) -> str | None:
-    """Returns a sentence on where the validation loss turned and by how much; None where it was not followed."""
+def overfitting(entries: Sequence[Mapping[str, Any]], *, early_stopping: bool = False) -> str | None:
+    """Returns a sentence on where the validation loss turned and by how much; None where it was not followed.
+
+    With early stopping the weights of the turn were kept.
+    """
     measured = series(entries, "eval_loss")
     if len(measured) < 2:
         return None
@@ -71,10 +74,10 @@ def overfitting(entries: Sequence[Mapping[str, Any]]) -> str | None:
     rise = (last - lowest) / lowest if lowest > 0 else 0.0
     if rise < _FLAT:
         return f"The validation loss has been flat since step {step} of {last_step}, at {lowest:.3g}."
-    return (
-        f"The validation loss turned at step {step} of {last_step} and rose by {rise:.0%} until the end: it overfits. "
-        "Fewer epochs, or training.early_stopping, would keep the weights from before."
-    )
+    turned = f"The validation loss turned at step {step} of {last_step} and rose by {rise:.0%} until the end"
+    if early_stopping:
+        return f"{turned}: early stopping kept the weights of step {step}."
+    return f"{turned}: it overfits. Fewer epochs, or training.early_stopping, would keep the weights from before."
 
 
 def _beside(store: Store, model: str, name: str) -> list[dict[str, Any]]:

@@ -74,7 +74,11 @@ def _content(result: RunResult, store: Store) -> dict[str, Any]:
         "loss_plot": plots.losses(histories),
         "learned_plots": [(name, plot) for name, found in histories.items() if (plot := plots.learned(found))],
         "diverged": [(name, said) for name, found in histories.items() if (said := learning.divergence(found))],
-        "overfitting": [(name, said) for name, found in histories.items() if (said := learning.overfitting(found))],
+        "overfitting": [
+            (name, said)
+            for name, found in histories.items()
+            if (said := learning.overfitting(found, early_stopping=_stops_early(result, name)))
+        ],
         "forgotten": [(name, forgetting.told(figures)) for name, figures in document["forgetting"].items()],
         "tuned": [(one, sentence(one), plots.trials(one, logarithmic=_logarithmic(result, one))) for one in tuned],
         "curves": [(one, plots.learning_curve(one)) for one in document["learning_curves"] if one["points"]],
@@ -120,6 +124,10 @@ def _worst(result: RunResult, store: Store, chosen: Mapping[str, Any]) -> Worst 
     ordered = [first, *(choice for choice in result.spec.evaluate.metrics if choice != first)]
     metrics = {choice.name: plugins.load("espalier.metrics", choice) for choice in ordered}
     return worst(result.stages, store, chosen["name"], _dataset(store, chosen["model"]), metrics=metrics)
+
+
+def _stops_early(result: RunResult, name: str) -> bool:
+    return result.spec.candidates[name].training.early_stopping is not None
 
 
 def _per_class(candidate: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any], Any]]:
