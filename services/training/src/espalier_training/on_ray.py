@@ -94,7 +94,9 @@ def _worker(config: dict[str, Any]) -> dict[str, Any]:
     try:
         metrics = train(job, out=folder, rank=context.get_world_rank())
     except EspalierError as error:
-        # An answer, not a failure: Ray would replace the workers and come to the same end again.
+        if context.get_world_size() > 1:
+            raise  # Ray ends the others: they wait for this one, half an hour, and would tell of that alone
+        # An answer, not a failure: Ray would replace the worker and come to the same end again.
         return {"failed": error}
     if not seen:  # every worker reports, because `report` is a barrier; only the first one has files
         first = context.get_world_rank() == 0
