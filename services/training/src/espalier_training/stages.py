@@ -80,6 +80,14 @@ def make_job(spec: Spec, name: str, job: Job, prepared: Any) -> TrainJob:
     """Returns the plain values that a worker needs."""
     candidate = spec.candidates[name]
     where = candidate.where
+    if where.gpus_per_worker > 1:
+        raise SpecError(
+            f"gpus_per_worker {where.gpus_per_worker:g}: a worker trains on one GPU, or a part of one",
+            field=f"candidates.{name}.where.gpus_per_worker",
+            given=where.gpus_per_worker,
+            accepted="up to 1",
+            remedy="ask for more `workers` with one GPU each",
+        )
     cpus = where.cpus_per_worker or max(1, job.session.cpus() // where.workers)
     training = candidate.training
     micro = where.micro_batch_size or max(1, training.batch_size // where.workers)

@@ -125,7 +125,7 @@ def _run_phases(
         require_same_world(setting.job, resumed.world)
     clock = Clock(resumed.seconds if resumed else 0.0)
     peft, steps = setting.peft, setting.steps
-    per_step = setting.examples.tokens / max(1, len(setting.examples)) * setting.job.training["batch_size"]
+    per_step = _tokens_per_step(setting)
     trainer, at = None, resumed
     heard = [listener(on_validation)] if on_validation and rank == 0 else []
     for phase in phases:
@@ -160,8 +160,7 @@ def _measured(
     best: int | None,
 ) -> dict[str, Any]:
     """Returns what the steps tell; `best` is the step whose weights were taken, where training may end early."""
-    examples, batch = setting.examples, setting.job.training["batch_size"]
-    tokens = examples.tokens * ended.step * batch / max(1, len(examples))
+    examples, tokens = setting.examples, _tokens_per_step(setting) * ended.step
     trained = _trained(phases)
     losses = [entry["loss"] for entry in ended.history if "loss" in entry]
     validated = validations(ended.history)
@@ -267,3 +266,8 @@ def _steps(examples: int, job: TrainJob) -> int:
         return int(settings["max_steps"])
     per_epoch = math.ceil(examples / settings["batch_size"])
     return max(1, math.ceil(per_epoch * settings["epochs"]))
+
+
+def _tokens_per_step(setting: Setting) -> float:
+    """Returns the mean over an epoch, whose last batch may be smaller."""
+    return setting.examples.tokens / max(1, math.ceil(len(setting.examples) / setting.job.training["batch_size"]))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -126,6 +127,48 @@ def test_a_loss_that_is_read_later_names_the_same_step_and_rows(made: Made, tmp_
     now, later = told
     assert later == now
     assert int(re.search(r"at step (\d+), on the prepared rows", now)[1]) % 4  # type: ignore[index]
+
+
+def test_more_than_one_gpu_for_a_worker_is_refused_before_it_starts(tmp_path: Path) -> None:
+    """Transformers would spread each batch over them, and so make it larger than was asked."""
+    candidates = {"scratch": SPEC["candidates"]["scratch"] | {"where": {"cpus_per_worker": 1, "gpus_per_worker": 2}}}
+    task = SPEC["objective"]["task"]
+    with pytest.raises(SpecError, match="a worker trains on one GPU") as refused:
+        train_alone(tmp_path, task, {"train": rows(8), "validation": rows(6, start=90)}, candidates)
+    assert refused.value.problems[0].field == "candidates.scratch.where.gpus_per_worker"
+
+
+def test_tokens_per_second_count_each_example_once_per_epoch(tmp_path: Path) -> None:
+    splits = {"train": rows(20), "validation": rows(6, start=90)}  # in batches of 8: the last has four
+    made = train_alone(tmp_path, SPEC["objective"]["task"], splits, {"scratch": SPEC["candidates"]["scratch"]})[
+        "scratch"
+    ]
+    read = made.place.store.manifest(made.prepared).metrics["train"]["tokens"]
+    assert made.metrics["steps"] == 6
+    counted = made.metrics["tokens_per_second"] * made.metrics["train_seconds"]
+    assert counted == pytest.approx(2 * read, rel=0.02)
+
+
+@pytest.mark.parametrize(("workers", "answers"), [(1, True), (2, False)])
+def test_an_error_of_one_of_several_workers_is_raised_so_that_the_others_end(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int, answers: bool
+) -> None:
+    """They would wait for it until their process group gives up."""
+    import ray.train
+    from espalier_training import on_ray
+
+    def fails(*_: Any, **__: Any) -> None:
+        raise TrainingFailed("the loss became nan")
+
+    world = SimpleNamespace(get_world_size=lambda: workers, get_world_rank=lambda: workers - 1)
+    monkeypatch.setattr(ray.train, "get_context", lambda: world)
+    monkeypatch.setattr("espalier_training.train.train", fails)
+    config = asdict(replace(made.job, out=str(tmp_path)))
+    if answers:
+        assert isinstance(on_ray._worker(config)["failed"], TrainingFailed)
+    else:
+        with pytest.raises(TrainingFailed, match="became nan"):
+            on_ray._worker(config)
 
 
 def test_the_rows_of_a_step_are_those_that_it_was_shown(made: Made, tmp_path: Path, monkeypatch: Any) -> None:

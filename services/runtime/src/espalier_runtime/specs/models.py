@@ -170,7 +170,7 @@ class WhereSpec(SpecModel):
     cpus_per_worker: Number | None = Field(
         default=None, gt=0, description="CPUs each; default: an equal share of a node."
     )
-    gpus_per_worker: Number = Field(default=0, ge=0, description="GPUs each.")
+    gpus_per_worker: Number = Field(default=0, ge=0, description="GPUs each: one, or a part of one.")
     zero_stage: Literal[0, 1, 2, 3] = Field(default=0, description="DeepSpeed ZeRO stage; 0 is plain data parallelism.")
     offload: Literal["none", "optimizer", "all"] = Field(
         default="none",
