@@ -58,6 +58,7 @@ class Reward:
 
     def __init__(self, config: RewardConfig) -> None:
         self._config = config
+        self.whole_split = config.rating is not None
 
     def columns(self, task: Task) -> Columns:
         """Returns the task's columns and that of the other answer or the rating; SpecError where it has no answers."""

@@ -160,7 +160,8 @@ class Learner(Plugin, Protocol):
     `heads` are those of the tasks that it goes with, `auxiliaries` the heads of other candidates' models that it asks
     while it trains, by role. One whose model puts out something else than the task asks for, such as a score for an
     answer, also has `head: Head`; one whose trainer has no loss on validation has `measures_loss: bool`, false;
-    one that puts several texts into a row has `packs: bool`, true.
+    one that puts several texts into a row has `packs: bool`, true; one that compares rows with each other has
+    `whole_split: bool`, true, and is given a split at once, where others get it in blocks.
     """
 
     heads: ClassVar[frozenset[HeadKind]]

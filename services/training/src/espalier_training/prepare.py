@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from espalier_runtime.job import Job
 from espalier_runtime.opening import Budget
-from espalier_runtime.tables import iter_parts, write_parts
+from espalier_runtime.tables import iter_parts, read_parts, write_parts
 from espalier_sdk.choice import Choice
 from espalier_sdk.errors import DataError, SpecError
 
@@ -47,7 +47,7 @@ def prepare(job: Job) -> dict[str, Any]:
     for split in SPLITS:
         counted = _Counted(
             learner.encode(rows, task=task, state=state, tokenizer=tokenizer, budget=budget)
-            for rows in iter_parts(dataset / split)
+            for rows in _blocks(dataset / split, learner)
         )
         rows = write_parts(counted, job.out / split)
         metrics[split] = {"rows": rows, "tokens": counted.tokens}
@@ -57,6 +57,14 @@ def prepare(job: Job) -> dict[str, Any]:
         json.dumps({"max_tokens": budget.max_tokens, "padding_side": budget.padding_side}), encoding="utf-8"
     )
     return metrics
+
+
+def _blocks(folder: Path, learner: Any) -> Iterator[pa.Table]:
+    """Yields the rows of a split, at once for a learner that compares them with each other."""
+    if not getattr(learner, "whole_split", False):
+        yield from iter_parts(folder)
+    elif (rows := read_parts(folder)).num_rows:
+        yield rows
 
 
 def texts(dataset: Path, task: Any) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from espalier_metrics import PreferenceAccuracy
 from espalier_runtime.opening import open_model
 from espalier_runtime.request import train_request
+from espalier_runtime.tables import iter_parts
 from espalier_sdk import Choice, SpecError
 from espalier_training.auxiliaries import open_auxiliaries
 from espalier_training.train import train
@@ -173,3 +175,19 @@ def test_a_reward_model_computes_as_training_does(made: dict[str, Made], tmp_pat
     judge = judge_of(made["grpo"], tmp_path, dtype)
     assert judge(torch.tensor([[5, 6]])).logits.dtype == getattr(torch, dtype)
     assert {one.dtype for one in judge.parameters()} == {torch.float32}
+
+
+def test_answers_to_one_question_are_compared_wherever_they_stand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large split is read in blocks; here each row is one."""
+    monkeypatch.setattr("espalier_training.prepare.iter_parts", partial(iter_parts, rows=1))
+    rated = [{**row, "stars": 5} for row in ROWS] + [{**row, "better": row["worse"], "stars": 1} for row in ROWS]
+    split, short = pa.Table.from_pylist(rated), {"rate": 0.01, "epochs": 0.1}
+    rating = {"name": "reward", "config": {"rating": "stars"}}
+    candidates = {
+        "sft": candidate(SCRATCH, **short),
+        "rm": candidate("full-finetune", base={"from": "sft"}, learner=rating, **short),
+    }
+    made = train_alone(tmp_path, TASK, {"train": split, "validation": split}, candidates)["rm"]
+    assert made.metrics["examples"] == len({row["question"] for row in ROWS})
