@@ -129,6 +129,24 @@ def test_a_span_is_widened_to_whole_words_and_two_may_not_share_one() -> None:
         tags_of([{"start": 3, "end": 4, "label": "ID"}], words)
 
 
+@pytest.mark.parametrize(
+    ("span", "words"),
+    [
+        ({"start": 3, "end": 7, "label": "ID"}, r"white space: it holds ' doc'"),
+        ({"start": 4, "end": 8, "label": "ID"}, r"white space: it holds 'doc '"),
+        ({"start": 8, "end": 12, "label": "ID"}, "ends beyond the text, which has 9 characters"),
+        ({"start": 4, "end": 7, "label": "ID", "text": "oc 1"}, "holds 'doc', which is not its text"),
+    ],
+)
+def test_a_span_that_was_made_of_another_text_is_refused_with_the_row(span: dict[str, Any], words: str) -> None:
+    task = made(text="text", spans="found")
+    fits = {"start": 4, "end": 9, "label": "ID", "text": "doc 1"}
+    task.observe(pa.table({"text": ["see doc 1", "see doc 1"], "found": [[fits], [{**fits, "text": None}]]}))
+    with pytest.raises(DataError, match=words) as refused:
+        task.observe(pa.table({"text": ["see doc 1"], "found": [[span]]}))
+    assert "row 'see doc 1'" in str(refused.value)
+
+
 def test_entities_have_the_least_score_of_their_words() -> None:
     found = entities(["O", "B-A", "I-A", "B-A"], [(0, 1), (2, 3), (4, 5), (6, 7)], [1.0, 0.9, 0.6, 0.7])
     assert found == [

@@ -81,3 +81,10 @@ def test_only_the_chosen_columns_are_cleaned_and_they_must_be_text() -> None:
     assert cleaned.to_pylist() == [{"text": "a b", "raw": "c  d", "n": 1}]
     with pytest.raises(DataError, match="column 'n' holds int64"):
         Clean(CleanConfig(columns=("n",))).apply(rows)
+
+
+def test_the_kit_refuses_a_transform_that_does_not_say_that_it_rewrites_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Clean, "rewrites_text", False)
+    rows = pa.table({"text": ["a  b", "c"]})
+    with pytest.raises(AssertionError, match="changes the length of text in text, and rewrites_text is not true"):
+        check_record_transform("clean", {}, rows, expected=[{"text": "a b"}, {"text": "c"}])

@@ -10,7 +10,7 @@ import pytest
 from espalier_runtime.plugins import Found, Plugins
 from espalier_runtime.specs import Spec, load_spec
 from espalier_runtime.specs.checking import check_spec, objective_metric_is_greater_better
-from espalier_sdk import DataError, Head, HeadKind, PluginConfig, PluginError, SpecError
+from espalier_sdk import Columns, DataError, Head, HeadKind, PluginConfig, PluginError, SpecError
 from espalier_sdk.testing.fakes import FakeControl, FakeLearner, FakePeft, FakeStrategy
 from pydantic import Field
 
@@ -60,12 +60,19 @@ class RankConfig(PluginConfig):
     path: str = Field(default="", description="A file, which a method may not name.")
 
 
+class ScrubConfig(PluginConfig):
+    """Columns."""
+
+    columns: tuple[str, ...] | None = Field(default=None, description="Columns.")
+
+
 def _plugin(config: type[PluginConfig], like: type = object, **members: Any) -> type:
     class Made(like):  # type: ignore[misc]
         Config: ClassVar[type[PluginConfig]] = config
 
         def __init__(self, config: Any) -> None:
             super().__init__()
+            self.config = config
             if getattr(config, "text", "") == "forbidden":
                 raise DataError("no such column", field="text", accepted="message")
 
@@ -90,8 +97,14 @@ class FakePlugins(Plugins):
             "espalier.tasks": {
                 "classify": _plugin(TaskConfig, head_kind=kind, served=True),
                 "number": _plugin(TaskConfig, head_kind=kind),
+                "spot": _plugin(TaskConfig, _Spotting, head_kind=kind),
+                "read": _plugin(TaskConfig, _Reading, head_kind=kind),
             },
             "espalier.sources": {"files": _plugin(FilesConfig)},
+            "espalier.transforms": {
+                "scrub": _plugin(ScrubConfig, rewrites_text=True),
+                "keep": _plugin(ScrubConfig),
+            },
             "espalier.model_strategies": {"peft": _plugin(Empty, PeftStrategy), "whole": _plugin(Empty, FakeStrategy)},
             "espalier.base_models": {"minilm": _plugin(Empty)},
             "espalier.peft_methods": {"lora": _plugin(RankConfig, FakePeft), "prefix": _plugin(Empty, _Prefix)},
@@ -125,6 +138,16 @@ class _Prefix(FakePeft):
         super().__init__(gradient_checkpointing=False)
 
 
+class _Spotting:
+    def columns(self) -> Columns:
+        return Columns(required={"message": "text", "found": "spans"})
+
+
+class _Reading:
+    def columns(self) -> Columns:
+        return Columns(required={"message": "text", "queue": "label"})
+
+
 class _Judge(FakeLearner):
     def __init__(self) -> None:
         super().__init__(head=Head("token-classification", outputs=1))
@@ -155,6 +178,33 @@ def test_a_task_that_the_endpoint_cannot_answer_is_refused_where_it_is_served(tm
     problem = _problems(tmp_path, served.replace("name: classify", "name: number"))["serve"]
     assert problem.code == "not_served"
     assert "remove `serve`" in problem.remedy
+
+
+@pytest.mark.parametrize(
+    ("transform", "task", "refused"),
+    [
+        ("scrub", "spot", True),
+        ("{name: scrub, config: {columns: [title, message]}}", "spot", True),
+        ("{name: scrub, config: {columns: [title]}}", "spot", False),
+        ("keep", "spot", False),
+        ("scrub", "read", False),
+    ],
+)
+def test_a_transform_that_moves_characters_which_spans_count_is_refused_at_its_place(
+    tmp_path: Path, transform: str, task: str, refused: bool
+) -> None:
+    second = "  full: {strategy: whole, base: minilm}\nevaluate:"
+    text = SPEC.replace("name: classify", f"name: {task}").replace("evaluate:", second)
+    text = text.replace("candidates:", f"    transforms: [keep, {transform}]\ncandidates:")
+    if not refused:
+        assert _check(tmp_path, text)
+        return
+    with pytest.raises(SpecError) as raised:
+        _check(tmp_path, text)
+    (problem,) = raised.value.problems  # once, though two candidates learn the task
+    assert (problem.code, problem.field, problem.line) == ("moved_spans", "data.tickets.transforms.1", 6)
+    assert "'message'" in problem.message and "'found'" in problem.message
+    assert "name other columns in its `columns`" in str(problem.remedy)
 
 
 def test_a_spec_whose_plugins_fit_gives_them_by_place(tmp_path: Path) -> None:

@@ -53,6 +53,7 @@ class Anonymize:
     Config: ClassVar[type[AnonymizeConfig]] = AnonymizeConfig
     kind: ClassVar[Literal["record"]] = "record"
     at_serving: ClassVar[bool] = True
+    rewrites_text: ClassVar[bool] = True
 
     def __init__(self, config: AnonymizeConfig) -> None:
         self.config = config

@@ -84,7 +84,11 @@ class BaseModelSource(Plugin, Protocol):
 
 
 class RecordTransform(Plugin, Protocol):
-    """Changes or drops rows, one at a time, and learns nothing."""
+    """Changes or drops rows, one at a time, and learns nothing.
+
+    One that changes texts so that their characters move, also has `rewrites_text: bool`, true: places in a text, such
+    as spans, no longer fit it. It acts on the columns of its config's `columns`, or without those on all of text.
+    """
 
     kind: ClassVar[Literal["record"]]
     at_serving: ClassVar[bool]

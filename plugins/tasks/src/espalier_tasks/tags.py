@@ -65,6 +65,21 @@ def tags_of(spans: Sequence[Mapping[str, Any]], words: Sequence[Span]) -> list[s
     return tags
 
 
+def check_places(spans: Sequence[Mapping[str, Any]], text: str) -> None:
+    """Raises ValueError for a span that stands beside what was meant, as spans do whose text was changed later.
+
+    It ends beyond the text, begins or ends with white space, or holds another text than its own `text`.
+    """
+    for span in spans:
+        held, told = text[span["start"] : span["end"]], span.get("text")
+        if span["end"] > len(text):
+            raise ValueError(f"the span {dict(span)} ends beyond the text, which has {len(text)} characters")
+        if held != held.strip():
+            raise ValueError(f"the span {dict(span)} begins or ends with white space: it holds {held!r}")
+        if told is not None and told != held:
+            raise ValueError(f"the span {dict(span)} holds {held!r}, which is not its text")
+
+
 def entities(tags: Sequence[str], words: Sequence[Span], scores: Sequence[float]) -> list[dict[str, Any]]:
     """Returns start, end, label and score (the least of its words) of each entity of well-formed tags."""
     found: list[dict[str, Any]] = []

@@ -13,7 +13,7 @@ from espalier_sdk.model import Columns, Head, HeadKind
 from pydantic import BaseModel, ConfigDict, Field, StrictStr, create_model, field_validator, model_validator
 
 from espalier_tasks.labels import LabelState, combine_labels
-from espalier_tasks.tags import OUTSIDE, Span, entities, fault, repaired, tags_of, words_of
+from espalier_tasks.tags import OUTSIDE, Span, check_places, entities, fault, repaired, tags_of, words_of
 from espalier_tasks.token_logits import rows_of_logits
 
 if TYPE_CHECKING:
@@ -34,7 +34,9 @@ class TokenClassificationConfig(PluginConfig):
     tags: str | None = Field(default=None, description="The column of tags, a list: O, B-x or I-x for each word.")
     text: str | None = Field(default=None, description="The column of text; goes with `spans`.")
     spans: str | None = Field(
-        default=None, description="The column of entities, a list of {start, end, label}; the end is not included."
+        default=None,
+        description="The column of entities, a list of {start, end, label}; the end is not included. Where they have a "
+        "`text` too, it is compared.",
     )
     labels: tuple[str, ...] | None = Field(
         default=None,
@@ -86,7 +88,8 @@ class TokenClassification:
     def targets(self, rows: pa.Table) -> pa.ChunkedArray:
         """Returns the tags of each row, list<string>, null where they are not known.
 
-        Raises DataError, with the row's beginning, for tags that are not IOB2 or not one per word.
+        Raises DataError, with the row's beginning, for tags that are not IOB2 or not one per word, and for spans that
+        do not fit the text.
         """
         import pyarrow as pa
 
@@ -266,9 +269,12 @@ class TokenClassification:
             return None
         if self.config.spans:
             try:
-                return tags_of(given, words)
+                tags = tags_of(given, words)
+                check_places(given, text)
             except (ValueError, KeyError, TypeError) as error:
-                raise self._wrong(text, str(error), "give {start, end, label}, apart from each other") from error
+                remedy = "give {start, end, label}, apart from each other, as they stand in this very text"
+                raise self._wrong(text, str(error), remedy) from error
+            return tags
         if not isinstance(given, list) or len(given) != len(words):
             count = len(given) if isinstance(given, list) else "no list of"
             raise self._wrong(text, f"{len(words)} words have {count} tags", "give one tag for each word")

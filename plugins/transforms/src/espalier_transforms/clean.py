@@ -51,6 +51,7 @@ class Clean:
     Config: ClassVar[type[CleanConfig]] = CleanConfig
     kind: ClassVar[Literal["record"]] = "record"
     at_serving: ClassVar[bool] = True
+    rewrites_text: ClassVar[bool] = True
 
     def __init__(self, config: CleanConfig) -> None:
         self.config = config

@@ -23,7 +23,8 @@ def check_record_transform(name: str, config: Mapping[str, Any], rows: pa.Table,
 
     It says where it acts; it changes a row in the same way alone and among others, keeps the order and the columns
     that stages add, gives no rows for no rows with the same schema, changes nothing that it was given, and works in
-    another process. One that acts at serving drops no row of these and does without the columns it does not need.
+    another process. One that acts at serving drops no row of these and does without the columns it does not need; one
+    that makes a text longer or shorter says so by `rewrites_text`.
     """
     transform = _make(name, config, kind="record")
     _check_apply(name, transform, rows, expected, transform.apply)
@@ -109,6 +110,10 @@ def _check_apply(
     for column in (ORIGIN, LINE, ID, ROW):
         kept = [before[place][column] for place in places]
         assert result.column(column).to_pylist() == kept, f"{name}: changes the column {column}"
+    moved = _resized(own, [before[place] for place in places])
+    assert not moved or getattr(transform, "rewrites_text", False), (
+        f"{name}: changes the length of text in {', '.join(moved)}, and rewrites_text is not true"
+    )
     alone = pa.concat_tables([apply(full.slice(place, 1)) for place in range(full.num_rows)])
     assert alone.to_pylist() == result.to_pylist(), f"{name}: changes a row in another way when it is alone"
     nothing = apply(full.slice(0, 0))
@@ -118,3 +123,10 @@ def _check_apply(
         first = rows.column_names[0]
         served = apply(rows.select([first]))
         assert served.column(first).to_pylist() == result.column(first).to_pylist(), f"{name}: differs at serving"
+
+
+def _resized(after: Expected, before: Expected) -> list[str]:
+    """Returns columns in which a text that is not blank has another length than it had."""
+    pairs = [(name, value, old[name]) for new, old in zip(after, before, strict=True) for name, value in new.items()]
+    texts = [one for one in pairs if isinstance(one[1], str) and isinstance(one[2], str) and one[2].strip()]
+    return sorted({name for name, value, old in texts if len(value) != len(old)})

@@ -18,7 +18,7 @@ from espalier_sdk.planning import built_head, compose, quantisation
 from pydantic import ValidationError
 
 from espalier_runtime.arithmetic import dtype_of
-from espalier_runtime.plugins import Plugins
+from espalier_runtime.plugins import Plugins, named_columns
 from espalier_runtime.secrets import with_secrets, without_secrets
 from espalier_runtime.specs.document import Location, SpecDocument
 from espalier_runtime.specs.feasibility import (
@@ -128,6 +128,9 @@ def _check_candidate(spec: Spec, name: str, document: SpecDocument, plugins: Plu
             found.spec += list(_conflicts(name, candidate, found.loaded, document))
         with plugins.blaming("espalier.learners", candidate.learner.name, "columns"):
             found.spec += list(_signal_problems(name, learner, found.loaded, document))
+        with plugins.blaming("espalier.tasks", spec.task_of(candidate).name, "columns"):
+            moving = _moving_problems(spec, name, found.loaded, document)
+            found.spec += [problem for problem in moving if problem not in found.spec]  # others may learn the same
     except PluginError as error:
         found.plugin += [placed(problem, at, document) for problem in error.problems]
 
@@ -221,6 +224,29 @@ def _signal_problems(name: str, learner: Any, loaded: dict[Location, Any], docum
         learner.columns(task)
     except EspalierError as error:
         yield from (placed(problem, at, document) for problem in error.problems)
+
+
+def _moving_problems(spec: Spec, name: str, loaded: dict[Location, Any], document: SpecDocument) -> Iterator[Problem]:
+    """Yields transforms that change a text whose characters the spans of a candidate's task count."""
+    task = loaded.get(("candidates", name, "task"), loaded.get(("objective", "task")))
+    data = spec.data_name(spec.candidates[name])
+    for index, choice in enumerate(spec.data[data].transforms):
+        at: Location = ("data", data, "transforms", index)
+        transform = loaded.get(at)
+        if task is None or not getattr(transform, "rewrites_text", False):
+            continue
+        uses, changed = task.columns().required, named_columns(transform)
+        texts = [column for column, use in uses.items() if use == "text" and (column in changed or not changed)]
+        spans = [column for column, use in uses.items() if use == "spans"]
+        if texts and spans:
+            yield document.problem(
+                at,
+                f"{choice.name} changes the text of column {texts[0]!r}, whose characters the spans of column "
+                f"{spans[0]!r} count: they would stand on other words",
+                code="moved_spans",
+                given=choice.name,
+                remedy="name other columns in its `columns`, or change the text before spans are made of it",
+            )
 
 
 def _metric_problems(spec: Spec, loaded: dict[Location, Any], document: SpecDocument) -> Iterator[Problem]:
