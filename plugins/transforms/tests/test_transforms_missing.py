@@ -104,9 +104,54 @@ def test_a_column_without_any_value_has_nothing_to_learn_from() -> None:
 
 
 def test_a_column_that_is_absent_at_serving_is_left_alone() -> None:
-    transform = Missing(MissingConfig.model_validate({"columns": {"x": {"constant": 1}}}))
+    transform = Missing(MissingConfig.model_validate({"columns": {"x": "drop", "y": "error"}}))
     rows = pa.table({"text": ["a"]})
     assert transform.apply(rows, state=transform.finish(transform.observe(rows))).equals(rows)
+
+
+@pytest.mark.parametrize(
+    ("column", "policy", "value", "kind"),
+    [
+        ("text", "most-frequent", "b", pa.string()),
+        ("stars", {"constant": 3}, 3, pa.int64()),
+        ("age", "mean", 61 / 3, pa.float64()),
+        ("age", "most-frequent", 10, pa.int64()),
+        ("score", "most-frequent", 0.1, pa.float64()),
+    ],
+)
+def test_a_column_that_is_absent_or_null_in_every_row_is_filled_in_every_row(
+    column: str, policy: Any, value: Any, kind: pa.DataType
+) -> None:
+    transform = Missing(MissingConfig.model_validate({"columns": {column: policy}}))
+    state = transform.State.model_validate_json(transform.finish(transform.observe(ROWS)).model_dump_json())
+    null, bare = pa.table({"id": [7, 8], column: pa.nulls(2)}), pa.table({"id": [7, 8]})
+    result = transform.apply(null, state=state)
+    assert result.column(column).to_pylist() == [value, value]
+    assert result.schema.field(column).type == kind
+    assert transform.apply(bare, state=state).equals(result)
+    assert transform.apply(bare.slice(0, 0), state=state).schema == result.schema
+
+
+@pytest.mark.parametrize(
+    ("train", "policy", "given", "values"),
+    [
+        ([2.0, 2.0, 3.5], "most-frequent", [1, None], [1, 2]),
+        ([2.5, 2.5, 3.5], "most-frequent", [1, None], [1.0, 2.5]),
+        (["2.0", "2.0", "3.5"], "most-frequent", [1, None], [1, 2]),
+        ([2, 2, 3], "most-frequent", [1.5, None], [1.5, 2.0]),
+        ([2, 2, 3], "most-frequent", ["1", None], ["1", "2"]),
+        ([2.0, 2.0, 3.5], "most-frequent", ["1", None], ["1", "2"]),
+        ([True, True, False], "most-frequent", [False, None], [False, True]),
+        ([2, 3], "median", [1, None], [1.0, 2.5]),
+    ],
+)
+def test_a_fill_fits_the_kind_of_number_that_rows_hold_later(
+    train: list[Any], policy: str, given: list[Any], values: list[Any]
+) -> None:
+    transform = Missing(MissingConfig.model_validate({"columns": {"x": policy}}))
+    state = transform.finish(transform.observe(pa.table({"x": train})))
+    filled = transform.apply(pa.table({"x": given}), state=state).column("x").to_pylist()
+    assert repr(filled) == repr(values)
 
 
 @pytest.mark.parametrize("columns", [{}, {"x": "guess"}, {"x": {"constant": None}}, {"x": {"fill": 1}}])

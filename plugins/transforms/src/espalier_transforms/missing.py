@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 Learned = Literal["most-frequent", "mean", "median"]
 Fill = str | int | float | bool
+Kind = Literal["text", "integer", "number", "boolean"]
 
 
 class Constant(PluginConfig):
@@ -37,6 +39,7 @@ class MissingConfig(PluginConfig):
 class Seen(PluginConfig):
     """What was seen of one column."""
 
+    kind: Kind | None = Field(default=None, description="What most-frequent values are; text where batches differ.")
     counts: dict[str, int] = Field(default_factory=dict, description="Rows per value, for most-frequent and median.")
     rows: int = Field(default=0, description="Rows with a value, for mean.")
     total: str = Field(default="0", description="Their exact sum as a fraction, so that no order of adding shows.")
@@ -53,7 +56,8 @@ class Missing:
     """Fills or drops missing values: null, blank text and NaN.
 
     Learns from the train split alone, and acts on all splits and at serving. A value learned by `most-frequent` or
-    `median` costs memory for each different value; `mean` costs none. A text column is filled with text.
+    `median` costs memory for each different value; `mean` costs none. A text column is filled with text. A column
+    that is absent, as it may be at serving, or null in every row is missing in every row, and of its fill's own type.
     """
 
     contract: ClassVar[int] = 1
@@ -97,6 +101,8 @@ class Missing:
 
         for name, policy in self.config.columns.items():
             if name not in rows.column_names:  # at serving only a task's columns are there
+                if policy != "drop" and policy != "error":
+                    rows = rows.append_column(name, _repeated(self._value(name, state), rows.num_rows))
                 continue
             absent = is_missing(rows.column(name))
             if policy == "drop":
@@ -105,10 +111,13 @@ class Missing:
                 if pc.any(absent).as_py():
                     raise _refused(rows, name, pc.sum(absent).as_py())
             else:
-                fill = policy.constant if isinstance(policy, Constant) else state.fills[name]
-                filled = _filled(rows.column(name), absent, fill, name)
+                filled = _filled(rows.column(name), absent, self._value(name, state), name)
                 rows = rows.set_column(rows.column_names.index(name), name, filled)
         return rows
+
+    def _value(self, name: str, state: MissingState) -> Fill:
+        policy = self.config.columns[name]
+        return policy.constant if isinstance(policy, Constant) else state.fills[name]
 
     def _learned(self) -> dict[str, Learned]:
         return {
@@ -125,7 +134,18 @@ def _observe(values: pa.ChunkedArray, name: str, policy: Learned) -> Seen:
     texts = numbers(values, name) if policy == "median" else values
     if not len(texts):
         return Seen()
-    return Seen(counts={_text(entry["values"]): entry["counts"] for entry in texts.value_counts().to_pylist()})
+    counts = {_text(entry["values"]): entry["counts"] for entry in texts.value_counts().to_pylist()}
+    return Seen(kind=_kind(values.type), counts=counts)
+
+
+def _kind(of: pa.DataType) -> Kind:
+    import pyarrow as pa
+
+    if pa.types.is_boolean(of):
+        return "boolean"
+    if pa.types.is_integer(of):
+        return "integer"
+    return "number" if pa.types.is_floating(of) else "text"
 
 
 def _text(value: Any) -> str:
@@ -138,7 +158,13 @@ def _add(left: Seen | None, right: Seen | None) -> Seen:
     counts = dict(left.counts)
     for value, count in right.counts.items():
         counts[value] = counts.get(value, 0) + count
-    return Seen(counts=counts, rows=left.rows + right.rows, total=str(Fraction(left.total) + Fraction(right.total)))
+    kinds = {one.kind for one in (left, right) if one.kind is not None}
+    return Seen(
+        kind=None if not kinds else kinds.pop() if len(kinds) == 1 else "text",
+        counts=counts,
+        rows=left.rows + right.rows,
+        total=str(Fraction(left.total) + Fraction(right.total)),
+    )
 
 
 def _fill(seen: Seen | None, name: str, policy: Learned) -> Fill:
@@ -152,17 +178,34 @@ def _fill(seen: Seen | None, name: str, policy: Learned) -> Fill:
         return float(Fraction(seen.total) / seen.rows)
     if policy == "most-frequent":
         # Of equally frequent values the first in order: no accident of reading decides.
-        return min(seen.counts, key=lambda value: (-seen.counts[value], value))
+        return _of_kind(min(seen.counts, key=lambda value: (-seen.counts[value], value)), seen.kind)
     return median(seen.counts)
+
+
+def _of_kind(text: str, kind: Kind | None) -> Fill:
+    if kind == "boolean":
+        return text == "true"
+    return int(text) if kind == "integer" else float(text) if kind == "number" else text
+
+
+def _repeated(fill: Fill, count: int) -> pa.ChunkedArray:
+    import pyarrow as pa
+
+    value = pa.scalar(fill)
+    return pa.chunked_array([pa.repeat(value, count)], value.type)
 
 
 def _filled(column: pa.ChunkedArray, absent: pa.ChunkedArray, fill: Fill, name: str) -> pa.ChunkedArray:
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    if pa.types.is_null(column.type):
+        return _repeated(fill, len(column))
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         value = pa.scalar(_number_text(fill), column.type)
     else:
+        if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
+            fill = _number(fill)
         # By the fill, not by what these rows hold: all batches of a column must have one type.
         if pa.types.is_integer(column.type) and isinstance(fill, float) and not fill.is_integer():
             column = column.cast(pa.float64())
@@ -171,6 +214,15 @@ def _filled(column: pa.ChunkedArray, absent: pa.ChunkedArray, fill: Fill, name: 
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise DataError(f"column {name!r} holds {column.type}, which {fill!r} is not", field=name) from error
     return pc.if_else(absent, value, column)
+
+
+def _number(fill: Fill) -> Fill:
+    """Returns text that is a number as one, whole ones exactly: other rows of the column may have been text."""
+    for read in (int, float):
+        if isinstance(fill, str):
+            with suppress(ValueError):
+                fill = read(fill)
+    return fill
 
 
 def _number_text(fill: Fill) -> str:

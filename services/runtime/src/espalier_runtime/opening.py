@@ -40,6 +40,7 @@ from espalier_runtime.store import Store
 
 DEFAULT_ENGINE = Choice(name="transformers")
 _ADAPTER = "own"
+_READ = ("text", "tokens", "messages", "number", "category")  # uses of columns that ask; the others answer
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,11 @@ class OpenedModel:
     adapter: str | None
 
     def transform(self, rows: pa.Table) -> pa.Table:
-        """Applies the transforms that act at serving; DataError where one would drop a row."""
+        """Applies the transforms that act at serving; DataError where one would drop a row.
+
+        An answer that a transform fills in where the rows have none is left out: nobody gave it.
+        """
+        given = rows.column_names
         for name, plugin, state in self.transforms:
             count = rows.num_rows
             rows = plugin.apply(rows) if state is None else plugin.apply(rows, state=state)
@@ -67,7 +72,9 @@ class OpenedModel:
                     code="row_dropped",
                     remedy="send a value for each column that the task needs",
                 )
-        return rows
+        made = [name for name in rows.column_names if name not in given]
+        uses = self.task.columns().required if made else {}
+        return rows.drop_columns([name for name in made if uses.get(name, _READ[0]) not in _READ])
 
     async def predict_async(self, rows: pa.Table, *, transformed: bool = False) -> pa.Table:
         """Returns one prediction per row, in order; the columns are the task's."""

@@ -86,6 +86,15 @@ class Drop:
         return rows.filter(pc.not_equal(rows.column("text"), ""))
 
 
+class Invent:
+    """A record transform that adds the task's answer and a column of its own."""
+
+    kind = "record"
+
+    def apply(self, rows: pa.Table) -> pa.Table:
+        return rows.append_column("label", pa.array([1] * len(rows))).append_column("own", pa.array([1] * len(rows)))
+
+
 class FakePlugins:
     """Plugins by name."""
 
@@ -95,6 +104,7 @@ class FakePlugins:
         "lower": Lower,
         "fill": Fill,
         "drop": Drop,
+        "invent": Invent,
         "shift": object,
     }
 
@@ -164,6 +174,11 @@ def test_a_row_that_a_transform_drops_is_told_not_lost(store: Store) -> None:
     with pytest.raises(DataError, match="drop drops 1 of 2 rows") as error:
         model.predict(pa.table({"text": ["", "word1"]}))
     assert error.value.problems[0].code == "row_dropped"
+
+
+def test_an_answer_that_a_transform_fills_in_is_left_out(store: Store) -> None:
+    model = _open(store, _publish(store, _card(transforms=[{"name": "invent", "config": {}, "state": None}])))
+    assert model.transform(pa.table({"text": ["word1"]})).column_names == ["text", "own"]
 
 
 def test_an_adapter_is_opened_on_its_base(store: Store) -> None:
