@@ -16,6 +16,7 @@ from espalier_sdk import HeadKind, Parts, Phase, TrainingFailed, clean_name
 from espalier_training.callbacks import LaterLoss, is_at_hand, require_finite_loss
 from espalier_training.order import EpochOrder, follow_epochs
 from espalier_training.rules import Anchors, parameter_groups
+from espalier_training.validating import Shares
 from espalier_training.zero import gathered, zero_config
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def _with_rules(setting: Setting, phase: Phase, order: EpochOrder) -> type[Any]:
     decay = setting.job.training["weight_decay"]
     trainer_class: Any = setting.learner.trainer()
 
-    later = LaterLoss()
+    later, shares = LaterLoss(), Shares(setting.validation, setting.head_kind)
 
     class WithRules(trainer_class):  # type: ignore[misc]
         """The learner's trainer with the plan's parameter groups, penalties, schedule and checkpoints."""
@@ -129,6 +130,11 @@ def _with_rules(setting: Setting, phase: Phase, order: EpochOrder) -> type[Any]:
                 scaled = self.model_accepts_loss_kwargs and more.get("num_items_in_batch") is not None
             loss = loss + (penalty / self.current_gradient_accumulation_steps if scaled else penalty)
             return (loss, found[1]) if return_outputs else loss
+
+        def prediction_step(self, model: Any, inputs: Any, *given: Any, **more: Any) -> Any:
+            share = shares.of(inputs)
+            loss, *others = super().prediction_step(model, inputs, *given, **more)
+            return (None if loss is None else loss * share, *others)
 
         def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: Any) -> Any:
             """Lets an engine of DeepSpeed begin at a phase's start: the model has the checkpoint's weights already."""

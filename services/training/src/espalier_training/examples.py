@@ -43,6 +43,14 @@ class Examples:
         found: list[int] = (lengths if self._places is None else lengths[self._places]).tolist()
         return found
 
+    def lists(self, name: str) -> list[np.ndarray]:
+        """Returns the values of a column of lists, one per example; none where there is no such column."""
+        values, offsets = self._columns.get(name, (None, None))
+        if values is None or offsets is None:
+            return []
+        places = range(self.whole) if self._places is None else self._places.tolist()
+        return [values[offsets[place] : offsets[place + 1]] for place in places]
+
     def __len__(self) -> int:
         return self.whole if self._places is None else len(self._places)
 

@@ -65,6 +65,24 @@ def test_several_passes_per_step_train_at_the_rate_of_one(tmp_path: Path) -> Non
     assert losses[1] == pytest.approx(losses[0], rel=0.05)
 
 
+def test_the_loss_on_validation_is_a_mean_over_labels_whatever_fits_a_pass(tmp_path: Path) -> None:
+    """Long rows and short ones: the mean of two passes' means would be another one."""
+    long = [{"words": ["ada"] * 20, "tags": ["O"] * 20}] * 3
+    splits = {
+        "train": tagged(16, seed=0),
+        "validation": pa.concat_tables([tagged(9, seed=1), pa.Table.from_pylist(long)]),
+    }
+    losses = []
+    for size in (8, 2, 1):
+        candidate = {
+            **with_training(max_steps=1, dtype="float32", learning_rate=1e-9),
+            "where": {"micro_batch_size": size},
+        }
+        made = train_alone(tmp_path / str(size), TAGS, splits, {"scratch": candidate})["scratch"]
+        losses.append(made.metrics["validation_loss"])
+    assert losses[1:] == pytest.approx([losses[0]] * 2, rel=1e-5)
+
+
 def test_several_labels_per_text_are_learned(tmp_path: Path) -> None:
     words = {"money": "invoice charge refund", "parcel": "courier road late", "urgent": "now soon today"}
 
