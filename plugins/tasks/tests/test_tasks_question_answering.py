@@ -113,6 +113,43 @@ def test_a_right_model_is_decoded_to_the_very_answers_however_small_the_windows(
     assert LONG[found["start"] : found["end"]] == "cc dd"
 
 
+@pytest.fixture(scope="module")
+def spaced() -> Any:
+    """Tokens that begin with the space before a word, and offsets that say so."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    words = ["the", "Ġcat", "Ġsat", "Ġin", "ĠParis", "Ġtoday", "where", "ĠĠ"]
+    vocabulary = {word: place for place, word in enumerate(["<pad>", "<unk>", "<s>", *words])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", 2)]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>", bos_token="<s>")
+
+
+@pytest.mark.parametrize("text", ["Paris", " Paris", "in Paris"])
+def test_the_space_that_a_token_begins_with_is_no_part_of_the_answer(spaced: Any, text: str) -> None:
+    task, context = made(), "the cat sat in Paris today"
+    answers = [{"text": text, "start": context.index(text)}]
+    rows = table([{"question": "where", "context": context, "answers": answers}])
+    encoded = encode(task, rows, spaced)
+    found = task.decode(at_positions(encoded), encoded, state=AnswersState(answered=1)).to_pylist()[0]
+    assert found["prediction"] == text.strip()
+    assert (found["start"], found["end"]) == (context.index(text.strip()), context.index(" today"))
+
+
+def test_white_space_alone_is_never_answered(spaced: Any) -> None:
+    rows = table([{"question": "where", "context": "the  ", "answers": [{"text": "the", "start": 0}]}])
+    encoded = encode(made(), rows, spaced)
+    assert spaced.convert_ids_to_tokens(encoded["input_ids"].to_pylist()[0])[-2:] == ["the", "ĠĠ"]
+    last = [[0.0, 0.0]] * (len(encoded["input_ids"][0]) - 1) + [[9.0, 9.0]]
+    outputs = pa.table({"logits": pa.array([last], pa.list_(pa.list_(pa.float32())))})
+    found = made().decode(outputs, encoded, state=AnswersState(answered=1)).to_pylist()[0]
+    assert (found["prediction"], found["start"], found["end"]) == ("the", 0, 3)
+
+
 def test_none_is_answered_only_above_the_threshold_and_where_training_had_such_questions(pieces: Any) -> None:
     rows = table(ROWS[1:2])
     for state, threshold, wanted in (

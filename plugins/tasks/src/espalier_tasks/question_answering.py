@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from espalier_sdk.model import Budget
     from transformers import PreTrainedTokenizerBase as Tokenizer
 
-_OFFSETS = f"{RESERVED_PREFIX}offsets"  # list<int32>: start and end of each token in the context, or -1 twice
+_OFFSETS = f"{RESERVED_PREFIX}offsets"  # list<int32>: those of `Window`, flat
 _CONTEXT = f"{RESERVED_PREFIX}context"  # str
 
 Answer = tuple[str, int]  # its text, and the character at which it begins
@@ -254,7 +254,7 @@ def _position(window: Window, answers: list[Answer] | None) -> tuple[int, int]:
     if not answers:
         return 0, 0
     text, start = answers[0]
-    inner = start + len(text) - len(text.lstrip())  # no token begins with a space
+    inner = start + len(text) - len(text.lstrip())  # offsets begin with no space
     return place_of(window.offsets, inner, start + len(text.rstrip())) or (0, 0)
 
 

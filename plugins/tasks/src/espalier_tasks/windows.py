@@ -21,7 +21,7 @@ class Window:
     """The tokens of a question and of one piece of its context."""
 
     inputs: dict[str, list[int]]  # input_ids, attention_mask, and token_type_ids where the tokenizer has them
-    offsets: list[tuple[int, int]]  # characters of the context, or OUTSIDE twice
+    offsets: list[tuple[int, int]]  # characters of the context without white space around, or OUTSIDE twice
 
 
 def windows(question: str, context: str, *, tokenizer: Tokenizer, max_tokens: int, stride: int) -> Iterator[Window]:
@@ -54,7 +54,7 @@ def windows(question: str, context: str, *, tokenizer: Tokenizer, max_tokens: in
         yield Window(
             inputs={name: found[name][place] for name in names},
             offsets=[
-                (start, end) if sequence == 1 and end > start else (OUTSIDE, OUTSIDE)
+                _bare(context, start, end) if sequence == 1 else (OUTSIDE, OUTSIDE)
                 for sequence, (start, end) in zip(inside, offsets, strict=True)
             ],
         )
@@ -84,3 +84,10 @@ def best_span(logits: np.ndarray, inside: np.ndarray, *, longest: int) -> tuple[
         if best is None or sums[at] > best[0]:
             best = float(sums[at]), int(places[at]), int(places[at + more])
     return best
+
+
+def _bare(context: str, start: int, end: int) -> tuple[int, int]:
+    """Returns a token's characters without white space around them: some tokenizers count the space before a word."""
+    text = context[start:end].rstrip()
+    inner = text.lstrip()
+    return (start + len(text) - len(inner), start + len(text)) if inner else (OUTSIDE, OUTSIDE)
