@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from typing import Any
@@ -181,6 +182,40 @@ def test_a_long_text_is_predicted_token_by_token_exactly_once(tokenizer: Any) ->
     assert all(row[LABELS][0] == -100 for row in rows)
     assert [row[SCORED_BYTES] for row in parts] == [len(text), 0, 0, 0, 0, 0]
     assert [row[TARGET] for row in parts] == [text, None, None, None, None, None]
+
+
+@pytest.mark.parametrize("text", ["abc", "Zoë " * 9, "ëa", "日本", " a", "\ufffda", "a"])
+@pytest.mark.parametrize("max_tokens", [4, 64])
+def test_bytes_are_counted_of_the_tokens_that_are_predicted_begin_token_or_not(
+    tokenizer: Any, text: str, max_tokens: int
+) -> None:
+    without = copy.deepcopy(tokenizer)
+    without.bos_token = None
+    for one, unscored in ((tokenizer, 0), (without, 1)):  # a token is a byte
+        rows = encode(make(text="body"), pa.table({"body": [text]}), one, max_tokens)
+        predicted = [label for row in rows for label in row[LABELS] if label != -100]
+        assert len(predicted) == len(text.encode()) - unscored + 1  # and the end
+        assert sum(row[SCORED_BYTES] for row in rows) == len(text.encode()) - unscored
+
+
+@pytest.mark.parametrize(
+    ("text", "counted"),
+    [("ab cd", 3), ("a", 0), ("", 0), ("éa", 1), ("日a", 1 + 1), ("\n\n", 0), ("<end>a", 1)],
+)
+def test_bytes_of_a_first_token_that_is_not_predicted_are_not_counted_however_many(text: str, counted: int) -> None:
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    merges = [("a", "b"), ("Ã", "©"), ("æ", "Ĺ"), ("Ċ", "Ċ")]  # ab, é, two bytes of 日's three, two line ends
+    words = ["<end>", *alphabet, *("".join(pair) for pair in merges)]
+    bytes_merged = Tokenizer(models.BPE({word: place for place, word in enumerate(words)}, merges))
+    bytes_merged.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bytes_merged.decoder = decoders.ByteLevel()
+    made: Any = PreTrainedTokenizerFast
+    tokenizer = made(tokenizer_object=bytes_merged, eos_token=AddedToken("<end>", special=True))
+    rows = encode(make(text="body"), pa.table({"body": [text]}), tokenizer)
+    assert [row[SCORED_BYTES] for row in rows] == [counted]
 
 
 def test_the_parts_of_a_text_are_added_up(tokenizer: Any) -> None:

@@ -287,7 +287,19 @@ def _windows(texts: Sequence[str], tokenizer: Tokenizer, budget: Budget) -> Iter
             part = ids[start : start + budget.max_tokens]
             first = start == 0
             size = len(text.encode("utf-8", errors="replace")) if first else 0
+            if first and inner and not begin:  # nothing predicts the first token, so its bytes are not scored
+                size -= min(size, _first_bytes(text, inner[0], tokenizer))
             yield _Example(row, part, [False] + [True] * (len(part) - 1), text if first else None, size)
+
+
+def _first_bytes(text: str, token: int, tokenizer: Tokenizer) -> int:
+    """Returns how many bytes of a text are its first token's, which may end within a character."""
+    written: Any = tokenizer.decode([token])
+    if "\ufffd" in written:  # bytes that are no character yet, in SentencePiece's spelling of one or in GPT-2's
+        piece: Any = tokenizer.convert_ids_to_tokens(token)
+        return 1 if piece.startswith("<0x") else len(piece)
+    found: str = written if text.startswith(written) else written.lstrip()  # some put a space before a text
+    return len(found.encode())
 
 
 def _examples(chats: Sequence[list[Message]], tokenizer: Tokenizer, budget: Budget) -> Iterator[_Example]:
