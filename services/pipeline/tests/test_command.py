@@ -240,8 +240,17 @@ def test_an_export_ends_with_what_opens_it(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(children, "run_child", lambda *_, **__: {"adapter": adapter, "opens": opens})
+    monkeypatch.setattr(children, "run_child", lambda *_, **__: {"adapter": adapter, "opens": opens, "scale": None})
     assert run(["export", "model/a@2", str(tmp_path / "plain"), "--store", str(tmp_path)]) == 0
     told = capsys.readouterr()
     assert said in told.out
     assert told.err.startswith(f"next             {following}")
+
+
+def test_an_export_of_what_answers_in_deviations_says_how_to_get_the_value(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = {"adapter": None, "opens": "transformers.pipeline", "scale": {"mean": 65.0, "deviation": 18.5}}
+    monkeypatch.setattr(children, "run_child", lambda *_, **__: done)
+    assert run(["export", "model/a@2", str(tmp_path / "plain"), "--store", str(tmp_path)]) == 0
+    assert "times 18.5 plus 65.0 is the value" in capsys.readouterr().out

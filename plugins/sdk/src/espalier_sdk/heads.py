@@ -6,7 +6,7 @@ Strategies save such models and engines open them, so both must agree. Imports t
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,6 +67,16 @@ def auto_class(kind: HeadKind) -> str:
 def pipeline_of(kind: HeadKind) -> str | None:
     """Returns the name of transformers' pipeline that answers with a head; None where it has none."""
     return _PIPELINES.get(kind)
+
+
+def scale_of(head: Head, state: Mapping[str, Any]) -> dict[str, float] | None:
+    """Returns mean and deviation of the target in whose deviations a model answers; None where its task has no scale.
+
+    `state` is the task's, as a card holds it. A reward model answers a number too, and has none.
+    """
+    if head.problem != "regression" or not {"mean", "deviation"} <= set(state):
+        return None
+    return {name: state[name] for name in ("mean", "deviation")}
 
 
 def build_model(config: PretrainedConfig, head: Head) -> torch.nn.Module:

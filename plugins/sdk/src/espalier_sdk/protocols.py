@@ -122,7 +122,8 @@ class Task(Plugin, Fitted, Protocol):
 
     One whose target is no plain column also has `targets(rows)`, which returns what `encode` puts into TARGET:
     baselines learn from it; one that tags words also has `words(rows)`. One that the endpoint can answer, with one
-    label for each text, has a true `served`.
+    label for each text, has a true `served`. An export tells what the state says of the outputs: `labels` in
+    their order, or of a regression `mean` and `deviation`, where they are deviations from the mean.
     """
 
     head_kind: ClassVar[HeadKind]  # known before anything is fitted, so that conflicts are found before any work

@@ -20,7 +20,7 @@ from espalier_runtime.plugins import Plugins
 from espalier_runtime.store import OpenArtifact, Store
 from espalier_sdk.choice import Choice
 from espalier_sdk.errors import EspalierError, SpecError
-from espalier_sdk.heads import auto_class, pipeline_of
+from espalier_sdk.heads import auto_class, pipeline_of, scale_of
 from espalier_sdk.model import Head, PeftTraits
 
 
@@ -44,8 +44,9 @@ def main() -> int:
         return error.exit_code
     told = {"model": str(opened.ref), "path": arguments.out, "files": files, "head": card["head"]}
     adapter = {"base": card["base"], "mergeable": traits.mergeable} if traits else None
-    how = opens(Head(**card["head"]), traits, Path(arguments.out))
-    print(json.dumps({**told, "adapter": adapter, "opens": how}))
+    head = Head(**card["head"])
+    told |= {"opens": opens(head, traits, Path(arguments.out)), "scale": scale_of(head, card["state"])}
+    print(json.dumps({**told, "adapter": adapter}))
     return 0
 
 
@@ -66,7 +67,7 @@ def export(opened: OpenArtifact, store: Store, out: Path, *, merged: bool) -> li
         copy_beside(opened.folder, out, leave_out=ADAPTERS_OWN)
     else:
         copy_beside(opened.folder, out, leave_out=(CARD,))
-    _name_labels(out, card["state"].get("labels"))
+    _configure(out, card["state"].get("labels"), scale_of(Head(**card["head"]), card["state"]))
     return sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
 
 
@@ -94,14 +95,17 @@ def opens(head: Head, adapter: PeftTraits | None, out: Path) -> str | None:
     return f"transformers.{auto_class(head.kind)}.from_pretrained({folder})"
 
 
-def _name_labels(out: Path, labels: list[str] | None) -> None:
-    """Writes the labels into the configuration, so that a pipeline of transformers answers with their names."""
+def _configure(out: Path, labels: list[str] | None, scale: Mapping[str, float] | None) -> None:
+    """Writes into the configuration what the answers mean: labels, by whose names a pipeline answers, or a scale."""
     path = out / "config.json"
-    if not labels or not path.is_file():
+    if not (labels or scale) or not path.is_file():
         return
     config = json.loads(path.read_text(encoding="utf-8"))
-    config["id2label"] = {str(place): label for place, label in enumerate(labels)}
-    config["label2id"] = {label: place for place, label in enumerate(labels)}
+    if labels:
+        config["id2label"] = {str(place): label for place, label in enumerate(labels)}
+        config["label2id"] = {label: place for place, label in enumerate(labels)}
+    if scale:
+        config["espalier_target"] = scale
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 

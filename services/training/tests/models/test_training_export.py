@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import espalier_sdk.heads
 import peft
 import pyarrow as pa
 import pytest
@@ -13,6 +16,7 @@ import transformers
 from espalier_runtime.card import read_card
 from espalier_runtime.opening import CARD, open_model
 from espalier_sdk import Head, SpecError
+from espalier_sdk.heads import scale_of
 from espalier_training.export import export, opens, traits_of
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -166,3 +170,62 @@ def test_an_adapter_that_peft_opens_answers_alike_on_its_base(kinds: dict[str, M
 
 def test_an_adapter_in_a_format_of_its_own_opens_with_espalier_alone(kinds: dict[str, Made], tmp_path: Path) -> None:
     assert python_of(kinds["beside"], tmp_path / "adapter") is None
+
+
+@pytest.fixture(scope="module")
+def numbers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Made]:
+    """Models that answer a number: whole, adapted, and with side columns."""
+    torch.set_num_threads(1)
+    values = [40.0, 70.0, 90.0, 60.0]
+    split = pa.Table.from_pylist(
+        [{"message": f"ada wins {value}", "value": value, "age": value, "side": [value / 100]} for value in values] * 2
+    )
+    task = {"name": "regression", "config": {"text": "message", "target": "value"}}
+    beside = {"name": "regression", "config": {**task["config"], "numeric": ["age"]}}
+    common = {"training": {"max_steps": 1, "batch_size": 4, "max_tokens": 16}, "where": {"cpus_per_worker": 1}}
+    scratch = {"strategy": {"name": "from-scratch", "config": TINY | {"vocabulary_size": 300}}}
+    candidates = {
+        "whole": common | scratch,
+        "adapted": common | {"strategy": "peft", "base": {"from": "whole"}, "peft": "lora"},
+        "beside": common | scratch | {"task": beside},
+    }
+    return train_alone(tmp_path_factory.mktemp("numbers"), task, {"train": split, "validation": split}, candidates)
+
+
+@pytest.mark.parametrize(
+    ("name", "merged"), [("whole", False), ("adapted", False), ("adapted", True), ("beside", False)]
+)
+def test_a_number_of_the_exported_model_times_the_scale_is_the_value(
+    numbers: dict[str, Made], tmp_path: Path, name: str, merged: bool
+) -> None:
+    made = numbers[name]
+    told = python_of(made, tmp_path / "plain", merged=merged)
+    python_of(numbers["whole"], tmp_path / "base")
+    card = read_card(made.place.store.open_artifact(made.model).folder)
+    scale = scale_of(Head(**card["head"]), card["state"])
+    assert told is not None
+    assert scale is not None
+    if name != "adapted" or merged:
+        assert json.loads((tmp_path / "plain" / "config.json").read_text())["espalier_target"] == scale
+    known = {"transformers": transformers, "peft": peft, "espalier_sdk": espalier_sdk, "Path": Path, "Head": Head}
+    model = eval(told, {**known, "BASE": str(tmp_path / "base")})
+    texts = ["ada wins 40.0", "ada wins 90.0"]
+    if isinstance(model, transformers.Pipeline):
+        answers = [one["score"] for one in model(texts)]
+    else:
+        inputs = AutoTokenizer.from_pretrained(tmp_path / "plain")(texts, return_tensors="pt", padding=True)
+        inputs |= {"side": torch.tensor([[0.4], [0.9]])} if name == "beside" else {}
+        with torch.no_grad():
+            answers = model.eval()(**inputs).logits.ravel().tolist()
+    asked = pa.table({"message": texts, "age": [40.0, 90.0], "side": [[0.4], [0.9]]})
+    expected = open_model(made.place.store, made.model, made.place.plugins).predict(asked)
+    found = [answer * scale["deviation"] + scale["mean"] for answer in answers]
+    assert found == pytest.approx(expected.column("prediction").to_pylist(), abs=1e-3)
+
+
+def test_a_model_that_answers_no_number_of_a_target_has_no_scale(kinds: dict[str, Made]) -> None:
+    for made in kinds.values():
+        card = read_card(made.place.store.open_artifact(made.model).folder)
+        head = Head(**card["head"])
+        assert scale_of(head, card["state"]) is None
+        assert scale_of(replace(head, problem="regression"), card["state"]) is None  # as a reward model's

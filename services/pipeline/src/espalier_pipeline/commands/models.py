@@ -77,6 +77,8 @@ def export(
         alone = "" if done["opens"] else ", which Espalier alone opens"
         print(f"an adapter on {done['adapter']['base']}{alone}")
     if done["opens"]:
+        if scale := done["scale"]:
+            print(f"answers in standard deviations: times {scale['deviation']} plus {scale['mean']} is the value")
         print_next(f"{done['opens']} in Python")
     elif done["adapter"]["mergeable"]:
         print_next(command_line("export", model, "DIR", "--merged", home=home, store=store))
