@@ -64,6 +64,8 @@ def keeper(setting: Setting, phase: Phase, clock: Clock, *, remote: RemoteCheckp
                     for name in ("optimizer.pt", "scheduler.pt"):
                         (folder / name).unlink(missing_ok=True)
                 _keep_best(folder, state.log_history)
+            if _writes(remote, first=first):
+                _remove_older(folder.parent, state.log_history)
             files = _of_all(remote.push(folder) if first_of_machine() else []) if remote else None
             if first:
                 commit(folder, seconds=clock.seconds, request=job.request, world=job.world, files=files)
@@ -74,8 +76,11 @@ def keeper(setting: Setting, phase: Phase, clock: Clock, *, remote: RemoteCheckp
     return Keeper()
 
 
-def validator(setting: Setting, clock: Clock) -> Any:
-    """Returns the callback that measures the validation loss evenly over training, and ends it when that is asked."""
+def validator(setting: Setting, clock: Clock, *, remote: RemoteCheckpoints | None) -> Any:
+    """Returns the callback that measures the validation loss evenly over training, and ends it when that is asked.
+
+    The best weights lie on every machine, since each worker takes them back from its own disk.
+    """
     from transformers import TrainerCallback
 
     job = setting.job
@@ -95,16 +100,17 @@ def validator(setting: Setting, clock: Clock) -> Any:
             losses = validations(state.log_history)
             best = min(losses, key=lambda one: one[1])
             if best[0] == state.global_step:
-                self._keep(model, Path(args.output_dir) / f"{_BEST}{best[0]}", first=state.is_world_process_zero)
+                writes = _writes(remote, first=state.is_world_process_zero)
+                self._keep(model, Path(args.output_dir) / f"{_BEST}{best[0]}", writes=writes)
             if sum(step > best[0] for step, _ in losses) >= patience:
                 control.should_training_stop = True
 
-        def _keep(self, model: Any, folder: Path, *, first: bool) -> None:
+        def _keep(self, model: Any, folder: Path, *, writes: bool) -> None:
             if job.zero_stage:
                 weights = gathered(model, setting.kept)  # from every worker's shards
-                if first:
+                if writes:
                     write_weights(weights, folder)
-            elif first:
+            elif writes:
                 save_weights(model, folder, kept=setting.kept, peft=setting.peft)
 
     return Validator()
@@ -165,22 +171,36 @@ def agreed(folder: Path, *, rank: int, remote: RemoteCheckpoints | None = None) 
     checkpoint = found[0] and replace(found[0], folder=folder / found[0].folder.name)
     if checkpoint and remote and rank and first_of_machine() and not remote.pull(checkpoint.folder):
         raise ConnectionError(f"{checkpoint.folder.name} could not be copied from the store whole")
-    if checkpoint and (first_of_machine() if remote else rank == 0):
+    if checkpoint and _writes(remote, first=rank == 0):
         for best in checkpoint.folder.glob(f"{_BEST}*"):
             shutil.copytree(best, folder / best.name, dirs_exist_ok=True)
     _barrier()
     return checkpoint
 
 
+def _writes(remote: RemoteCheckpoints | None, *, first: bool) -> bool:
+    """Tells whether this worker is the one that writes on its disk, which only with a store is a machine's own."""
+    return first_of_machine() if remote else first
+
+
 def _keep_best(folder: Path, history: Sequence[dict[str, Any]]) -> None:
-    """Copies the best weights until now into a checkpoint, where training may end early, and removes older ones."""
-    losses = validations(history)
-    best = min(losses, key=lambda one: one[1])[0] if losses else None
-    for path in folder.parent.glob(f"{_BEST}*"):
-        if int(path.name.removeprefix(_BEST)) == best:
-            shutil.copytree(path, folder / path.name, dirs_exist_ok=True)
-        else:
+    """Copies the best weights until now into a checkpoint, where training may end early."""
+    name = _best_name(history)
+    if (folder.parent / name).is_dir():
+        shutil.copytree(folder.parent / name, folder / name, dirs_exist_ok=True)
+
+
+def _remove_older(folder: Path, history: Sequence[dict[str, Any]]) -> None:
+    """Removes weights that were the best, and are no longer."""
+    for path in folder.glob(f"{_BEST}*"):
+        if path.name != _best_name(history):
             shutil.rmtree(path)
+
+
+def _best_name(history: Sequence[dict[str, Any]]) -> str:
+    """Returns the folder of the best weights until now."""
+    step, _ = min(validations(history), key=lambda one: one[1], default=(0, 0.0))
+    return f"{_BEST}{step}"
 
 
 def _of_all(files: list[FileEntry]) -> list[FileEntry]:

@@ -138,7 +138,8 @@ def _run_phases(
                 setting = replace(setting, parts=replace(setting.parts, model=anew()))
             load_weights(setting.parts.model, at.folder, kept=setting.kept, peft=peft)
         apply_rules(setting.parts.model, phase.rules)
-        callbacks = [guard(), validator(setting, clock), keeper(setting, phase, clock, remote=remote), *heard]
+        callbacks = [guard(), validator(setting, clock, remote=remote), keeper(setting, phase, clock, remote=remote)]
+        callbacks += heard
         callbacks += [after_step(peft, steps)] if peft else []
         callbacks += [reporter(setting.job, steps=steps, tokens_per_step=per_step, remote=remote)] if rank == 0 else []
         trainer = engine(setting, phase, out=folder, callbacks=callbacks)

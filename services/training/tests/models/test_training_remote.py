@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -140,40 +140,83 @@ def test_where_the_store_is_a_folder_checkpoints_lie_in_the_home(job: TrainJob, 
 
 
 def test_two_machines_without_a_common_disk_go_on_together(job: TrainJob, tmp_path: Path) -> None:
+    told = _together(_go_on, job, tmp_path)
+    assert told == {0: (["checkpoint-6", "checkpoint-9"], 9), 1: (["checkpoint-6", "checkpoint-9"], 9)}
+    assert content(tmp_path / "resumed") == content(tmp_path / "unbroken")
+
+
+def test_each_machine_takes_the_best_weights_from_its_own_disk(job: TrainJob, tmp_path: Path) -> None:
+    wild = job.training | {"max_steps": 40, "validations": 20, "early_stopping": 6, "learning_rate": 0.3}
+    told = _together(_stop_early, replace(job, training=wild), tmp_path)
+    whole, resumed, bests = told[0]
+    assert whole["best_step"] + 4 < whole["steps"], "the best comes long before the end, or nothing is tried"
+    assert resumed["best_step"] == whole["best_step"] < resumed["resumed_at"]
+    assert content(tmp_path / "resumed") == content(tmp_path / "unbroken")
+    assert bests == [f"best-{whole['best_step']}"], "what is no longer the best is gone, on the second machine too"
+    assert told[1][2] == bests
+
+
+def _together(work: Callable[[TrainJob, int, Path], Any], job: TrainJob, folder: Path) -> dict[int, Any]:
+    """Has two workers do something, each as if on a machine of its own; returns what they came to, by rank."""
     import torch.multiprocessing as multiprocessing
 
     context = multiprocessing.get_context("spawn")
     queue = context.SimpleQueue()
-    together = replace(job, workers=2, micro_batch_size=4, accumulation=1)
-    machines = [context.Process(target=_machine, args=(together, rank, tmp_path, queue)) for rank in (0, 1)]
+    shared = replace(job, workers=2, micro_batch_size=4, accumulation=1)
+    machines = [context.Process(target=_machine, args=(work, shared, rank, folder, queue)) for rank in (0, 1)]
     for machine in machines:
         machine.start()
     told = dict(queue.get() for _ in machines)
     for machine in machines:
         machine.join(60)
-    assert told == {0: (["checkpoint-6", "checkpoint-9"], 9), 1: (["checkpoint-6", "checkpoint-9"], 9)}
-    assert content(tmp_path / "resumed") == content(tmp_path / "unbroken")
+    return told
 
 
-def _machine(job: TrainJob, rank: int, folder: Path, queue: Any) -> None:
-    """What one of two workers does, as if on a machine of its own: trains, is broken off, loses its disk, goes on."""
+def _machine(work: Callable[[TrainJob, int, Path], Any], job: TrainJob, rank: int, folder: Path, queue: Any) -> None:
     import torch.distributed as dist
 
     os.environ.update(LOCAL_RANK="0", RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT="0")
     os.environ["ESPALIER_CACHE"] = str(folder / f"cache-{rank}")
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
-
-    def out(name: str) -> Path:
-        return folder / name if rank == 0 else folder / f"nothing-{name}"
-
     told = None
     try:
-        train(replace(job, checkpoints=None), out=out("unbroken"), rank=rank)
-        with pytest.MonkeyPatch.context() as patch:
-            broken(lost(job, folder / f"first-{rank}"), 10, patch, out=out("nothing"), rank=rank)
-        there = kept(job)
-        dist.barrier()
-        told = there, train(lost(job, folder / f"second-{rank}"), out=out("resumed"), rank=rank)["resumed_at"]
+        told = work(job, rank, folder)
     finally:
         queue.put((rank, told))
         dist.destroy_process_group()
+
+
+def _out(folder: Path, name: str, rank: int) -> Path:
+    return folder / name if rank == 0 else folder / f"nothing-{name}"
+
+
+def _go_on(job: TrainJob, rank: int, folder: Path) -> Any:
+    """Trains, is broken off, loses its disk, goes on; returns what the store had then, and where it went on."""
+    import torch.distributed as dist
+
+    train(replace(job, checkpoints=None), out=_out(folder, "unbroken", rank), rank=rank)
+    with pytest.MonkeyPatch.context() as patch:
+        broken(lost(job, folder / f"first-{rank}"), 10, patch, out=_out(folder, "nothing", rank), rank=rank)
+    there = kept(job)
+    dist.barrier()
+    again = train(lost(job, folder / f"second-{rank}"), out=_out(folder, "resumed", rank), rank=rank)
+    return there, again["resumed_at"]
+
+
+def _stop_early(job: TrainJob, rank: int, folder: Path) -> Any:
+    """Trains to an early end, and again, broken off before it; returns both measures and the best that lay there."""
+    import torch.distributed as dist
+
+    whole = train(lost(job, folder / f"whole-{rank}"), out=_out(folder, "unbroken", rank), rank=rank)
+    dist.barrier()
+    if rank == 0:
+        forget(folder / "whole-0", Store.open(job.store), job.request)
+    dist.barrier()
+    home = folder / f"first-{rank}"
+    (home / "best-1").mkdir(parents=True)  # of a worker that was lost
+    with pytest.MonkeyPatch.context() as patch:
+        broken(lost(job, home), whole["steps"] - 1, patch, out=_out(folder, "nothing", rank), rank=rank)
+    bests = sorted(path.name for path in home.glob("best-*"))
+    dist.barrier()
+    resumed = train(lost(job, folder / f"second-{rank}"), out=_out(folder, "resumed", rank), rank=rank)
+    return whole, resumed, bests
