@@ -53,6 +53,15 @@ def commit(
         shutil.rmtree(old)
 
 
+def remove_old(folder: Path) -> None:
+    """Removes all but the newest two on a machine of workers that commit nothing: no record lies beside their shards.
+
+    Call it once the newest one is committed elsewhere.
+    """
+    for old in sorted(folder.glob(f"{PREFIX}*"), key=lambda path: step_of(path.name), reverse=True)[KEPT:]:
+        shutil.rmtree(old)
+
+
 def newest(folder: Path) -> Checkpoint | None:
     """Returns the newest checkpoint whose files are those that were written; what is half-written is removed."""
     for path in folder.glob(f"{PREFIX}*"):

@@ -12,7 +12,7 @@ from typing import Any
 from espalier_sdk import Phase
 from espalier_sdk.artifacts import FileEntry
 
-from espalier_training.checkpoints import Checkpoint, commit, newest
+from espalier_training.checkpoints import Checkpoint, commit, newest, remove_old
 from espalier_training.engine import Setting, load_weights, save_weights, write_weights
 from espalier_training.remote import RemoteCheckpoints, first_of_machine
 from espalier_training.zero import gathered
@@ -72,6 +72,8 @@ def keeper(setting: Setting, phase: Phase, clock: Clock, *, remote: RemoteCheckp
                 if remote:
                     remote.commit(folder)
             _barrier()
+            if remote and not first and first_of_machine():
+                remove_old(folder.parent)
 
     return Keeper()
 

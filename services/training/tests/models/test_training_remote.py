@@ -141,7 +141,8 @@ def test_where_the_store_is_a_folder_checkpoints_lie_in_the_home(job: TrainJob, 
 
 def test_two_machines_without_a_common_disk_go_on_together(job: TrainJob, tmp_path: Path) -> None:
     told = _together(_go_on, job, tmp_path)
-    assert told == {0: (["checkpoint-6", "checkpoint-9"], 9), 1: (["checkpoint-6", "checkpoint-9"], 9)}
+    newest = ["checkpoint-6", "checkpoint-9"]
+    assert told == {0: (newest, newest, 9), 1: (newest, newest, 9)}, "older ones are gone, on the second machine too"
     assert content(tmp_path / "resumed") == content(tmp_path / "unbroken")
 
 
@@ -191,16 +192,16 @@ def _out(folder: Path, name: str, rank: int) -> Path:
 
 
 def _go_on(job: TrainJob, rank: int, folder: Path) -> Any:
-    """Trains, is broken off, loses its disk, goes on; returns what the store had then, and where it went on."""
+    """Trains, is broken off, loses its disk, goes on; returns what store and disk had then, and where it went on."""
     import torch.distributed as dist
 
     train(replace(job, checkpoints=None), out=_out(folder, "unbroken", rank), rank=rank)
     with pytest.MonkeyPatch.context() as patch:
         broken(lost(job, folder / f"first-{rank}"), 10, patch, out=_out(folder, "nothing", rank), rank=rank)
-    there = kept(job)
+    there, here = kept(job), sorted(path.name for path in (folder / f"first-{rank}").glob("checkpoint-*"))
     dist.barrier()
     again = train(lost(job, folder / f"second-{rank}"), out=_out(folder, "resumed", rank), rank=rank)
-    return there, again["resumed_at"]
+    return there, here, again["resumed_at"]
 
 
 def _stop_early(job: TrainJob, rank: int, folder: Path) -> Any:
