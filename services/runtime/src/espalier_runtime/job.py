@@ -125,7 +125,7 @@ def perform(request: StageRequest, run: Run, workplace: Workplace) -> tuple[Mani
             for finish in job.afterwards:
                 finish()
         except OSError as error:
-            failure = _failure_of(error, store.uri)
+            failure = failure_of(error, store.uri)
             _leave_failure(attempt, failure)
             raise failure from error
         except Exception as error:
@@ -158,6 +158,13 @@ def request_lock(home: Path, digest: str, *, on_wait: Callable[[], None] = lambd
         yield
 
 
+def failure_of(error: OSError, place: str) -> EspalierError:
+    """Returns the error for what a disk, or what a network, answered a stage."""
+    if isinstance(error, ConnectionError | TimeoutError):
+        return ClusterError(f"cannot be reached: {error}", code="unreachable", retryable=True, remedy="try again")
+    return disk_error(error, place)
+
+
 def _requires(request: StageRequest) -> tuple[PluginNeed, ...]:
     """Returns the plugins without which a model cannot be opened again; other kinds open without any."""
     if request.kind != "model":
@@ -185,13 +192,6 @@ def _version(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
-
-
-def _failure_of(error: OSError, place: str) -> EspalierError:
-    """Returns the error for what a disk, or what a network, answered a stage."""
-    if isinstance(error, ConnectionError | TimeoutError):
-        return ClusterError(f"cannot be reached: {error}", code="unreachable", retryable=True, remedy="try again")
-    return disk_error(error, place)
 
 
 def _leave_failure(attempt: Attempt, error: EspalierError) -> None:

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from espalier_runtime.job import Job
+from espalier_runtime.job import Job, failure_of
 from espalier_runtime.specs.models import WhereSpec
 from espalier_sdk.errors import ClusterError, EspalierError, TrainingFailed
 
@@ -23,8 +23,8 @@ from espalier_training.shortage import CODE, remedy
 def fit(train_job: TrainJob, where: WhereSpec, job: Job) -> dict[str, Any]:
     """Runs the job on Ray Train and returns the first worker's metrics; the model lies in `out`.
 
-    Raises the worker's own EspalierError where it raised one, ClusterError where no workers could be had,
-    else TrainingFailed.
+    Raises the worker's own EspalierError where it raised one, ClusterError where no workers could be had or one did not
+    reach the store, DataError where its disk failed, else TrainingFailed.
     """
     os.environ.setdefault("RAY_TRAIN_METRICS_ENABLED", "0")
     import ray
@@ -121,10 +121,14 @@ def _check_capacity(where: WhereSpec, threads: int) -> None:
 
 
 def _cause(errors: Any, job: TrainJob) -> EspalierError:
-    """Returns the first error of the family behind Ray's, else a TrainingFailed with the last line of the first."""
+    """Returns the first error of the family behind Ray's, else what a disk or a network answered a worker.
+
+    Without either it is a TrainingFailed with the last line of the first.
+    """
     from ray.exceptions import OutOfMemoryError
 
     first: BaseException | None = None
+    answered: OSError | None = None
     for error in errors:
         seen: BaseException | None = error
         while seen is not None:
@@ -137,5 +141,8 @@ def _cause(errors: Any, job: TrainJob) -> EspalierError:
                     )
             seen = seen.__cause__ or seen.__context__
         first = first or error
+        answered = answered or (error if isinstance(error, OSError) else None)
+    if answered:
+        return failure_of(answered, str(answered.filename or job.store))
     text = str(first).strip().splitlines() or ["no reason given"]
     return TrainingFailed(f"training failed: {text[-1]}", remedy="`espalier logs` shows the worker's traceback")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from espalier_runtime.job import Job, Workplace, perform
+from espalier_runtime.job import Job, Workplace, failure_of, perform
 from espalier_runtime.opening import open_model
 from espalier_runtime.plugins import Plugins
 from espalier_runtime.ray_session import Session
@@ -79,6 +79,8 @@ def run_trial(told: Told, values: Mapping[str, Any], *, on_validation: OnValidat
         return {"state": "failed", "message": str(error.problems[0].message)}
     except EspalierError:
         raise
+    except OSError as error:
+        raise failure_of(error, told.store) from error
     except Exception as error:  # values that a plugin takes and a library then does not, or too little memory for them
         return {"state": "failed", "message": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
 

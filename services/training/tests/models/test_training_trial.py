@@ -17,7 +17,8 @@ from espalier_runtime.request import tune_request
 from espalier_runtime.specs import Spec
 from espalier_runtime.store import Store
 from espalier_sdk import ArtifactRef, Manifest, TrainingFailed
-from espalier_sdk.errors import DataError
+from espalier_sdk.errors import ClusterError, DataError
+from espalier_training import trial
 from espalier_training.search import Search
 from espalier_training.trial import Told, run_trial
 from espalier_training.tuning import study
@@ -115,6 +116,17 @@ def test_a_store_that_fails_is_no_outcome_of_the_values(told: Told) -> None:
     gone = replace(told, inputs={"dataset": told.inputs["dataset"][:-1] + "0"})
     with pytest.raises(DataError):
         _tried(gone, {RATE: 0.04})
+
+
+def test_a_store_that_is_away_while_a_model_is_scored_is_no_outcome_of_the_values(
+    told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: Any) -> None:
+        raise ConnectionResetError("reset by peer")
+
+    monkeypatch.setattr(trial, "open_model", away)
+    with pytest.raises(ClusterError, match="reset by peer"):
+        _tried(told, {RATE: 0.02})
 
 
 def test_a_trial_that_was_killed_goes_on_and_tells_the_losses_from_before_first(told: Told) -> None:
