@@ -126,29 +126,7 @@ def compose(
                 f"where.zero_stage is {placement.zero_stage}"
             )
     if peft is not None:
-        traits = peft.traits()
-        if kind not in traits.heads:
-            needs = "the task" if kind == head.kind else "the learner"
-            problems.append(f"the PEFT method supports {_any_of(traits.heads)}, {needs} needs {kind}")
-        if placement.zero_stage not in traits.zero_stages:
-            problems.append(
-                f"the PEFT method runs at ZeRO stage {_any_of(traits.zero_stages)}, "
-                f"where.zero_stage is {placement.zero_stage}"
-            )
-        if traits.virtual_tokens and getattr(learner, "packs", False):
-            problems.append(
-                "the learner packs several texts into a row, and the PEFT method's virtual tokens stand in front of a "
-                "row: remove `learner:`, whose default packs none, or choose a method without virtual tokens"
-            )
-        if placement.gradient_checkpointing and not traits.gradient_checkpointing:
-            problems.append("the PEFT method does not train with where.gradient_checkpointing: remove it")
-        if placement.quantise != "none" and not traits.quantised:
-            problems.append(
-                f"the PEFT method, with these options, does not train beside a {placement.quantise} base: choose "
-                "another, or quantise: none"
-            )
-        if placement.quantise != "none" and placement.zero_stage:
-            problems.append(f"a {placement.quantise} base is not sharded: use where.zero_stage 0, or quantise: none")
+        problems += _method_conflicts(peft, learner, head, placement)
     elif placement.quantise != "none":
         problems.append(
             f"a {placement.quantise} base cannot be trained whole: use the strategy peft, or quantise: none"
@@ -159,6 +137,35 @@ def compose(
 def keeps_start(learner: Learner, peft: PeftMethod | None) -> bool:
     """Tells whether a copy of the start is kept: the learner compares with it, and no adapter can be put off."""
     return learner.needs_reference and not (peft and peft.traits().reference == "disable")
+
+
+def _method_conflicts(peft: PeftMethod, learner: Learner, head: Head, placement: Placement) -> list[str]:
+    problems: list[str] = []
+    kind = built_head(learner, head).kind
+    traits = peft.traits()
+    if kind not in traits.heads:
+        needs = "the task" if kind == head.kind else "the learner"
+        problems.append(f"the PEFT method supports {_any_of(traits.heads)}, {needs} needs {kind}")
+    if placement.zero_stage not in traits.zero_stages:
+        problems.append(
+            f"the PEFT method runs at ZeRO stage {_any_of(traits.zero_stages)}, "
+            f"where.zero_stage is {placement.zero_stage}"
+        )
+    if traits.virtual_tokens and getattr(learner, "packs", False):
+        problems.append(
+            "the learner packs several texts into a row, and the PEFT method's virtual tokens stand in front of a "
+            "row: remove `learner:`, whose default packs none, or choose a method without virtual tokens"
+        )
+    if placement.gradient_checkpointing and not traits.gradient_checkpointing:
+        problems.append("the PEFT method does not train with where.gradient_checkpointing: remove it")
+    if placement.quantise != "none" and not traits.quantised:
+        problems.append(
+            f"the PEFT method, with these options, does not train beside a {placement.quantise} base: choose "
+            "another, or quantise: none"
+        )
+    if placement.quantise != "none" and placement.zero_stage:
+        problems.append(f"a {placement.quantise} base is not sharded: use where.zero_stage 0, or quantise: none")
+    return problems
 
 
 def _presence(field: str, *, given: bool, wanted: str) -> list[str]:
