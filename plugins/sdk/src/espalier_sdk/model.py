@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 HeadKind = Literal["causal-lm", "masked-lm", "sequence-classification", "token-classification", "question-answering"]
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+BESIDE = ("number", "category")  # uses of columns that stand beside the text
+READ = ("text", "tokens", "messages", *BESIDE)  # uses of columns that a model reads; the others are what it should say
 ZeroStage = Literal[0, 1, 2, 3]
 Quantise = Literal["none", "nf4"]
 Role = Literal["embedding", "block", "norm", "head", "side", "adapter"]

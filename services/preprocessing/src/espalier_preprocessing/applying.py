@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from espalier_sdk.columns import ROW
-from espalier_sdk.model import SPLITS
+from espalier_sdk.model import BESIDE, SPLITS
 
 from espalier_preprocessing.arranging import Step
 
@@ -22,7 +22,6 @@ KEY = "espalier_split_key"  # str: what decides the row's split
 SPLIT = "espalier_split"  # str: the split it is in
 NO_TARGET = "no target"
 NO_TEXT = "no text"
-BESIDE = ("number", "category")  # uses of columns that stand beside the text
 _LABELS = "labels"  # the use of a column of label sets
 
 

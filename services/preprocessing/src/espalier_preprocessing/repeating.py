@@ -7,15 +7,12 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from espalier_sdk.model import SPLITS
-
-from espalier_preprocessing.applying import BESIDE
+from espalier_sdk.model import READ, SPLITS
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-_READ = ("text", "tokens", "messages", *BESIDE)  # uses of columns that a model reads; the others are what it should say
 _KEY_BYTES = 8
 
 
@@ -23,7 +20,7 @@ class Repeats:
     """Counts rows that stand in train too, by all columns that the model reads; holds 8 bytes per row."""
 
     def __init__(self, columns: Mapping[str, str]) -> None:
-        self._columns = [name for name, use in columns.items() if use in _READ]
+        self._columns = [name for name, use in columns.items() if use in READ]
         self._keys = {split: bytearray() for split in SPLITS}
 
     def see(self, split: str, rows: pa.Table) -> None:

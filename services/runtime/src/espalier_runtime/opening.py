@@ -29,7 +29,7 @@ from espalier_sdk.columns import (
     WRITTEN,
 )
 from espalier_sdk.errors import DataError
-from espalier_sdk.model import Adapter, Budget, Head, Placement
+from espalier_sdk.model import READ, Adapter, Budget, Head, Placement
 
 from espalier_runtime.card import CARD as CARD
 from espalier_runtime.card import quantised_as
@@ -40,7 +40,6 @@ from espalier_runtime.store import Store
 
 DEFAULT_ENGINE = Choice(name="transformers")
 _ADAPTER = "own"
-_READ = ("text", "tokens", "messages", "number", "category")  # uses of columns that ask; the others answer
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ class OpenedModel:
                 )
         made = [name for name in rows.column_names if name not in given]
         uses = self.task.columns().required if made else {}
-        return rows.drop_columns([name for name in made if uses.get(name, _READ[0]) not in _READ])
+        return rows.drop_columns([name for name in made if uses.get(name, READ[0]) not in READ])
 
     async def predict_async(self, rows: pa.Table, *, transformed: bool = False) -> pa.Table:
         """Returns one prediction per row, in order; the columns are the task's."""
