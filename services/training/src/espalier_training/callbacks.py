@@ -1,4 +1,4 @@
-"""What happens between steps: progress is told, a loss that is no number ends training, a PEFT method acts.
+"""What happens between steps: progress is told, a PEFT method acts.
 
 Knows nothing about how a trainer is made.
 """
@@ -6,24 +6,18 @@ Knows nothing about how a trainer is made.
 from __future__ import annotations
 
 import json
-import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from espalier_sdk import TrainingFailed, clean_name
 
 from espalier_training.job import PROGRESS, TrainJob
 
 if TYPE_CHECKING:
-    import torch
     from espalier_sdk.protocols import PeftMethod
 
     from espalier_training.remote import RemoteCheckpoints
 
-_TOLD = 8  # rows of a batch that a message names
 _SECONDS, _SECONDS_REMOTE = 0.3, 5.0  # between two messages
 
 
@@ -67,62 +61,6 @@ def reporter(job: TrainJob, *, steps: int, tokens_per_step: float, remote: Remot
     return Reporter()
 
 
-def guard() -> Any:
-    """Returns the callback that ends training at the first logged loss or gradient that is no number.
-
-    Every worker logs the same step, so all end alike.
-    """
-    from transformers import TrainerCallback
-
-    class Guard(TrainerCallback):
-        """Looks at what is logged."""
-
-        def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **_: Any) -> None:
-            for name, said in (("loss", "the loss"), ("grad_norm", "the norm of the gradient")):
-                value = (logs or {}).get(name, 0.0)
-                if not math.isfinite(value):
-                    raise _diverged(f"{said} became {value} at step {state.global_step}")
-
-    return Guard()
-
-
-def require_finite_loss(loss: float, step: int, *, rows: Callable[[], Sequence[int]]) -> None:
-    """Refuses a pass whose loss is no number; `rows` tells which examples of the train split the step is about."""
-    if not math.isfinite(loss):
-        some = [str(row + 1) for row in sorted(rows())]
-        told = ", ".join(some[:_TOLD]) + (f" and {len(some) - _TOLD} more" if len(some) > _TOLD else "")
-        raise _diverged(f"the loss became {loss} at step {step}, on the prepared rows {told} of the train split")
-
-
-def is_at_hand(loss: torch.Tensor) -> bool:
-    """Tells whether a loss can be read without waiting for what computes it."""
-    return loss.device.type == "cpu"
-
-
-class LaterLoss:
-    """Notes, on the device that computes losses, the step of the first one that is no number: read when one is logged.
-
-    A worker tells of its own passes alone; the others only see that the logged mean is no number.
-    """
-
-    def __init__(self) -> None:
-        self._first: torch.Tensor | None = None
-
-    def see(self, loss: torch.Tensor, step: int) -> None:
-        """Notes a pass of a step, from 1."""
-        import torch
-
-        at = torch.where(torch.isfinite(loss.detach()), math.inf, float(step))
-        self._first = at if self._first is None else torch.minimum(self._first, at)
-
-    def spoiled(self, logs: Mapping[str, float]) -> int | None:
-        """Returns the step where the logged loss is no number and a pass of this worker made it so."""
-        if self._first is None or math.isfinite(logs.get("loss", 0.0)):
-            return None
-        first = float(self._first)
-        return int(first) if math.isfinite(first) else None
-
-
 def after_step(method: PeftMethod, steps: int) -> Any:
     """Returns the callback that lets a PEFT method act after each step, while gradients are still there."""
     from transformers import TrainerCallback
@@ -134,16 +72,3 @@ def after_step(method: PeftMethod, steps: int) -> Any:
             method.after_step(model, step=state.global_step, steps=steps)
 
     return AfterStep()
-
-
-def require_finite_weights(model: torch.nn.Module, steps: int) -> None:
-    """Refuses a model that the last steps spoiled: not every loss is logged, and none tells of the last update."""
-    import torch
-
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad and not bool(torch.isfinite(parameter).all()):
-            raise _diverged(f"{clean_name(name)} holds weights that are no numbers after step {steps}")
-
-
-def _diverged(message: str) -> TrainingFailed:
-    return TrainingFailed(message, code="diverged", remedy="lower training.learning_rate, or raise training.warmup")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from espalier_sdk import HeadKind, Parts, Phase, TrainingFailed, clean_name
 
-from espalier_training.callbacks import LaterLoss, is_at_hand, require_finite_loss
+from espalier_training.diverging import Watch
 from espalier_training.order import EpochOrder, follow_epochs
 from espalier_training.rules import Anchors, parameter_groups
 from espalier_training.validating import Shares
@@ -77,7 +77,7 @@ def _with_rules(setting: Setting, phase: Phase, order: EpochOrder) -> type[Any]:
     decay = setting.job.training["weight_decay"]
     trainer_class: Any = setting.learner.trainer()
 
-    later, shares = LaterLoss(), Shares(setting.validation, setting.head_kind)
+    watch, shares = Watch(order.batch), Shares(setting.validation, setting.head_kind)
 
     class WithRules(trainer_class):  # type: ignore[misc]
         """The learner's trainer with the plan's parameter groups, penalties, schedule and checkpoints."""
@@ -107,17 +107,17 @@ def _with_rules(setting: Setting, phase: Phase, order: EpochOrder) -> type[Any]:
 
         def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
             loss: torch.Tensor = super().training_step(*args, **kwargs)
-            step = self.state.global_step + 1
-            if is_at_hand(loss):
-                require_finite_loss(float(loss), step, rows=lambda: order.batch(step))
-            else:
-                later.see(loss, step)
+            watch.see("loss", loss, self.state.global_step + 1)
             return loss
 
+        def _get_grad_norm(self, *args: Any, **kwargs: Any) -> Any:
+            norm = super()._get_grad_norm(*args, **kwargs)
+            if norm is not None:  # DeepSpeed tells none where it did no step
+                watch.see("grad_norm", norm, self.state.global_step + 1)
+            return norm
+
         def log(self, logs: dict[str, float], *given: Any, **more: Any) -> None:
-            """Logs, unless a loss since the last time was no number: its step is named, and not that of the log."""
-            if (step := later.spoiled(logs)) is not None:
-                require_finite_loss(logs["loss"], step, rows=lambda: order.batch(step))
+            watch.tell(logs)
             super().log(logs, *given, **more)
 
         def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **more: Any) -> Any:

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from espalier_sdk import ParameterInfo, Parts, Phase, SpecError, plan
 
-from espalier_training.callbacks import after_step, guard, reporter, require_finite_weights
+from espalier_training.callbacks import after_step, reporter
+from espalier_training.diverging import guard, require_finite_weights
 from espalier_training.engine import Setting, engine, is_whole, load_weights, put_weights
 from espalier_training.examples import Examples
 from espalier_training.job import TrainJob

@@ -19,6 +19,7 @@ from espalier_runtime.request import prepare_request
 from espalier_runtime.specs import Spec
 from espalier_runtime.tables import read_parts
 from espalier_sdk import Choice, SpecError, TrainingFailed
+from espalier_training.diverging import Watch
 from espalier_training.engine import Setting, arguments
 from espalier_training.job import TrainJob
 from espalier_training.prepare import prepare
@@ -115,18 +116,39 @@ def test_training_ends_at_the_step_whose_loss_is_nan_and_not_at_the_last_one(mad
 
 def test_a_loss_that_is_read_later_names_the_same_step_and_rows(made: Made, tmp_path: Path, monkeypatch: Any) -> None:
     """As on a GPU, which is not waited for: here the loss is logged at every fourth step."""
-    from espalier_training import engine as module
+    from espalier_training import diverging
 
     settings = made.job.training | {"learning_rate": 1e30, "warmup": 0.02, "max_steps": 200, "validations": 0}
     told = []
     for name, at_hand in (("now", True), ("later", False)):
-        monkeypatch.setattr(module, "is_at_hand", lambda loss, at_hand=at_hand: at_hand)
+        monkeypatch.setattr(diverging, "is_at_hand", lambda value, at_hand=at_hand: at_hand)
         with pytest.raises(TrainingFailed) as failed:
             train(replace(made.job, training=settings), out=tmp_path / name)
         told.append(re.sub(r"became \S+", "became", failed.value.problems[0].message))
     now, later = told
     assert later == now
     assert int(re.search(r"at step (\d+), on the prepared rows", now)[1]) % 4  # type: ignore[index]
+
+
+@pytest.mark.parametrize("at_hand", [True, False])
+def test_a_gradient_that_is_no_number_names_the_rows_whose_loss_was_one(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_hand: bool
+) -> None:
+    """Where nothing is waited for, the step is named too, and not that of the loss that it spoiled."""
+    from espalier_training import diverging
+
+    monkeypatch.setattr(diverging, "is_at_hand", lambda _: at_hand)
+    learner = type(made.place.plugins.load("espalier.learners", Choice(**made.job.learner)))
+    usual, passes = learner.inputs, iter(range(1, 100))
+
+    def inputs(self: Any, parts: Any) -> Any:
+        weight = next(parameter for name, parameter in parts.model.named_parameters() if "classifier" in name)
+        weight.register_hook(lambda gradient: gradient * torch.nan if next(passes) == 3 else gradient)
+        return usual(self, parts)
+
+    monkeypatch.setattr(learner, "inputs", inputs)
+    with pytest.raises(TrainingFailed, match=r"the norm of the gradient became nan at step 3, on the prepared rows \d"):
+        train(replace(made.job, training=made.job.training | {"validations": 0}), out=tmp_path)
 
 
 def test_more_than_one_gpu_for_a_worker_is_refused_before_it_starts(tmp_path: Path) -> None:
@@ -173,12 +195,12 @@ def test_an_error_of_one_of_several_workers_is_raised_so_that_the_others_end(
 
 def test_the_rows_of_a_step_are_those_that_it_was_shown(made: Made, tmp_path: Path, monkeypatch: Any) -> None:
     """Each pass is told with the rows that the order says, in both epochs, and the last batch of an epoch."""
-    from espalier_training import engine as module
-
     prepared = read_parts(made.place.store.open_artifact(made.prepared).folder / "train").column("labels").to_pylist()
     said: list[list[int]] = []
     shown: list[list[int]] = []
-    monkeypatch.setattr(module, "require_finite_loss", lambda loss, step, rows: said.append(rows()))
+    monkeypatch.setattr(
+        Watch, "see", lambda watch, name, _, step: said.append(watch._rows(step)) if name == "loss" else None
+    )
     learner = type(made.place.plugins.load("espalier.learners", Choice(**made.job.learner)))
     collate = learner.inputs
 
