@@ -62,5 +62,16 @@ def test_what_was_written_stands_beside_what_was_right(tmp_path: Path, metric: s
     assert told.rows[0]["figure"] == "0"
 
 
+def test_an_answer_is_right_by_any_of_several_and_an_empty_one_where_there_is_none(tmp_path: Path) -> None:
+    rows = [
+        {"message": "second", "target": ["a b", "a"], "prediction": "a"},
+        {"message": "unanswerable", "target": [], "prediction": ""},
+        {"message": "made up", "target": [], "prediction": "x"},
+    ]
+    told = found(tmp_path, rows, "squad")
+    assert told is not None
+    assert [one["text"] for one in told.rows] == ["made up"]
+
+
 def test_without_a_metric_of_rows_nothing_is_told(tmp_path: Path) -> None:
     assert found(tmp_path, [{"message": "a", "target": 1.0, "prediction": 2.0}], "rmse") is None

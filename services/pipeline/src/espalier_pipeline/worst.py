@@ -34,7 +34,7 @@ def worst(
 ) -> Worst | None:
     """Returns them for a candidate's predictions on validation, the worst first; None where no metric tells rows apart.
 
-    Rows whose answer is the target are left out, and so are those that have none of both.
+    Rows whose answer is the target, or one of several, are left out, and so are those that lack one of both.
     """
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
@@ -51,13 +51,20 @@ def worst(
         if (figures := metric.rows(table)) is None:
             continue
         rows = zip(figures, table.select([ID, TARGET, PREDICTION]).to_pylist(), strict=True)
-        wrong = [(figure, row) for figure, row in rows if row[TARGET] != row[PREDICTION]]
+        wrong = [(figure, row) for figure, row in rows if not _met(row[TARGET], row[PREDICTION])]
         wrong.sort(key=lambda one: one[0], reverse=not metric.greater_is_better)
         shown = wrong[:_SHOWN]
         documents = read_parts(store.open_artifact(ArtifactRef.parse(dataset)).folder / "validation")
         texts = texts_of(documents, [row for _, row in shown])
         return Worst(name, tuple(_told(row, figure, texts.get(row[ID], "")) for figure, row in shown))
     return None
+
+
+def _met(target: Any, prediction: Any) -> bool:
+    """Tells whether a row is right: where a text answers a list, by any of it, or by none where it is empty."""
+    if isinstance(target, list) and isinstance(prediction, str):
+        return prediction in (target or [""])
+    return bool(target == prediction)
 
 
 def _told(row: Mapping[str, Any], figure: float, text: str) -> dict[str, str]:
