@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 from espalier_pipeline import resuming
-from espalier_pipeline.resuming import Killer, verify_resume
+from espalier_pipeline.reading import check
+from espalier_pipeline.resuming import Killer, Proof, verify_resume
 from espalier_sdk.errors import TrainingFailed
 
 
@@ -38,6 +39,22 @@ def test_the_worker_of_another_request_is_left_alone(tmp_path: Path, workers) ->
         time.sleep(0.1)  # the second kill finds nobody new
     assert killer.killed_at == [50]
     assert other.poll() is None
+
+
+def test_a_candidate_that_is_tuned_is_proved_with_its_own_values(
+    spec: Path, services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tuned = ["candidates.tiny.tune={trials: 2, space: {training.learning_rate: {log_uniform: [0.001, 0.01]}}}"]
+    assert check(spec, overrides=tuned).candidates["tiny"].tune is not None
+    asked: list[list[str]] = []
+
+    def prove(path: Path, name: str, *, overrides: list[str], **_: object) -> Proof:
+        asked.append(overrides)
+        return Proof(name, "model/tiny@1", "model/tiny@1", (7,), 5)
+
+    monkeypatch.setattr(resuming, "_prove", prove)
+    verify_resume(spec, candidate="tiny", kills=1, every=5, seed=0, overrides=tuned)
+    assert check(spec, overrides=asked[0]).candidates["tiny"].tune is None
 
 
 def test_a_training_that_began_anew_is_no_proof(spec: Path, services, monkeypatch: pytest.MonkeyPatch) -> None:

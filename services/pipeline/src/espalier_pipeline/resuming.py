@@ -59,7 +59,8 @@ def verify_resume(
     """Trains each candidate twice in folders of their own, once without a break and once with killed workers.
 
     A worker is killed `kills` times, each time after a checkpoint that it has not seen before; checkpoints are
-    written every `every` steps. What the candidate refers to is trained once, unbroken, and both start from it.
+    written every `every` steps. What the candidate refers to is trained once, unbroken, and both start from it. One
+    that is tuned is proved with the values that it has without: a study's trials would be trainings beside its own.
     Raises TrainingFailed where training was over before a worker could be killed, or went on from no checkpoint.
     """
     spec = check(path, overrides=overrides)
@@ -71,6 +72,8 @@ def verify_resume(
         for name in names:
             told = [f"candidates.{name}.where.checkpoint_steps={every}"]
             told.append(f"candidates.{name}.where.max_failures={kills}")
+            if spec.candidates[name].tune:
+                told.append(f"candidates.{name}.tune=null")
             unbroken, broken = (Path(scratch) / f"{name}-{kind}" for kind in ("unbroken", "broken"))
             needed = sorted(set(spec.candidates[name].references().values()))
             for other in needed:
