@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from espalier_sdk.choice import PluginConfig, State
 from espalier_sdk.columns import (
     ENCODED_ROW,
-    LABELS,
     LINE,
     NLL,
     ORIGIN,
@@ -26,16 +24,14 @@ from espalier_sdk.errors import DataError
 from espalier_sdk.model import Columns, Head, HeadKind
 from pydantic import BaseModel, Field, JsonValue, model_validator
 
-from espalier_tasks.chats import ANSWERS, TEMPLATE, Message, is_answered, pieces, read_chat
+from espalier_tasks.chats import ANSWERS, TEMPLATE, Message, is_answered, read_chat
 from espalier_tasks.replies import Reply, chat_request, prompt_request
+from espalier_tasks.sequences import QUESTION_SHARE, answered_chats, as_table, asked_chats, text_windows
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from espalier_sdk.model import Budget
     from transformers import PreTrainedTokenizerBase as Tokenizer
-
-IGNORED_LABEL = -100  # what torch's cross entropy leaves out
-_QUESTION_SHARE = 4  # a long answer leaves the question a quarter of the budget
 
 
 class GenerationConfig(PluginConfig):
@@ -81,17 +77,6 @@ class GenerationState(State):
     """Nothing is learned from the train split but its size."""
 
     rows: int = Field(default=0, description="Rows of the train split.")
-
-
-@dataclass(frozen=True, slots=True)
-class _Example:
-    """Tokens of one encoded row; `learned` says of each whether it is a label."""
-
-    row: int
-    ids: list[int]
-    learned: list[bool]
-    target: str | None
-    scored_bytes: int
 
 
 class Generation:
@@ -160,14 +145,14 @@ class Generation:
         _require_end(tokenizer)
         if self.config.text is not None and self.config.text in rows.column_names:
             texts = [text or "" for text in _column(rows, self.config.text)]
-            return _table(_windows(texts, tokenizer, budget), labelled=True)
+            return as_table(text_windows(texts, tokenizer, budget), labelled=True)
         chats = self._chats(rows)
         answered = [is_answered(chat) for chat in chats]
         if any(answered):
             if not all(answered):
                 raise self._unanswered(rows, answered.index(False))
-            return _table(_examples(chats, tokenizer, budget), labelled=True)
-        return _table(_asked(chats, self._plain, tokenizer, self._question_tokens(budget)), labelled=False)
+            return as_table(answered_chats(chats, tokenizer, budget), labelled=True)
+        return as_table(asked_chats(chats, self._plain, tokenizer, self._question_tokens(budget)), labelled=False)
 
     def questions(self, rows: pa.Table, *, tokenizer: Tokenizer, budget: Budget) -> pa.Table | None:
         """Returns what is asked, without answers that are given; None for plain texts, which ask nothing."""
@@ -178,7 +163,7 @@ class Generation:
         _require_end(tokenizer)
         asked = [name for name in rows.column_names if name != self.config.completion]
         chats = [chat[:-1] if is_answered(chat) else chat for chat in self._chats(rows.select(asked))]
-        found = _table(_asked(chats, self._plain, tokenizer, self._question_tokens(budget)), labelled=False)
+        found = as_table(asked_chats(chats, self._plain, tokenizer, self._question_tokens(budget)), labelled=False)
         return found.append_column(QUESTION, pa.array([chat[-1]["content"] for chat in chats], pa.string()))
 
     def others(self, rows: pa.Table) -> pa.Table | None:
@@ -246,7 +231,7 @@ class Generation:
         return self.config.text is not None
 
     def _question_tokens(self, budget: Budget) -> int:
-        return max(budget.max_tokens - self.config.max_new_tokens, budget.max_tokens // _QUESTION_SHARE)
+        return max(budget.max_tokens - self.config.max_new_tokens, budget.max_tokens // QUESTION_SHARE)
 
     def _chats(self, rows: pa.Table) -> list[list[Message]]:
         """Returns each row as a chat; a row of instructions is one of two turns."""
@@ -276,101 +261,6 @@ class Generation:
             field=str(self.config.messages),
             remedy="end each chat with a message of the role assistant, or drop the row with the transform filter",
         )
-
-
-def _windows(texts: Sequence[str], tokenizer: Tokenizer, budget: Budget) -> Iterator[_Example]:
-    for row, (text, inner) in enumerate(zip(texts, _tokens(texts, tokenizer), strict=True)):
-        begin = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-        ids = [*begin, *inner, tokenizer.eos_token_id]
-        # Each part repeats one token, so that every token but the first is predicted exactly once.
-        for start in range(0, max(1, len(ids) - 1), budget.max_tokens - 1):
-            part = ids[start : start + budget.max_tokens]
-            first = start == 0
-            size = len(text.encode("utf-8", errors="replace")) if first else 0
-            if first and inner and not begin:  # nothing predicts the first token, so its bytes are not scored
-                size -= min(size, _first_bytes(text, inner[0], tokenizer))
-            yield _Example(row, part, [False] + [True] * (len(part) - 1), text if first else None, size)
-
-
-def _first_bytes(text: str, token: int, tokenizer: Tokenizer) -> int:
-    """Returns how many bytes of a text are its first token's, which may end within a character."""
-    written: Any = tokenizer.decode([token])
-    if "\ufffd" in written:  # bytes that are no character yet, in SentencePiece's spelling of one or in GPT-2's
-        piece: Any = tokenizer.convert_ids_to_tokens(token)
-        return 1 if piece.startswith("<0x") else len(piece)
-    found: str = written if text.startswith(written) else written.lstrip()  # some put a space before a text
-    return len(found.encode())
-
-
-def _examples(chats: Sequence[list[Message]], tokenizer: Tokenizer, budget: Budget) -> Iterator[_Example]:
-    cut = [pieces(chat, tokenizer) for chat in chats]
-    tokens = iter(_tokens([text for one in cut for text, _ in one], tokenizer))
-    for row, (chat, parts) in enumerate(zip(chats, cut, strict=True)):
-        encoded = [(next(tokens), learned) for _, learned in parts]
-        *earlier, (answer, _) = encoded
-        before = [(token, learned) for ids, learned in earlier for token in ids]
-        kept = answer[: budget.max_tokens - min(len(before), budget.max_tokens // _QUESTION_SHARE)]
-        tail = _last(before, budget.max_tokens - len(kept), tokenizer.bos_token_id)
-        ids = [*(token for token, _ in tail), *kept]
-        learned = [*(said for _, said in tail), *(True for _ in kept)]
-        answers = [message["content"] for message in chat if message["role"] == ANSWERS]
-        if len(kept) == len(answer) and len(tail) == len(before):
-            size = sum(len(text.encode("utf-8", errors="replace")) for text in answers)
-        else:
-            size = len(_written([token for token, said in zip(ids, learned, strict=True) if said], tokenizer).encode())
-        yield _Example(row, ids, learned, answers[-1], size)
-
-
-def _asked(chats: Sequence[list[Message]], plain: bool, tokenizer: Tokenizer, limit: int) -> Iterator[_Example]:
-    """Yields what to write on from: the bare text, or the chat up to where its answer begins."""
-    begin = tokenizer.bos_token or ""
-    cut = [[begin + chat[-1]["content"]] if plain else [text for text, _ in pieces(chat, tokenizer)] for chat in chats]
-    tokens = iter(_tokens([text for one in cut for text in one], tokenizer))
-    for row, parts in enumerate(cut):
-        ids = [(token, False) for _ in parts for token in next(tokens)]
-        kept = _last(ids, limit, tokenizer.bos_token_id)
-        yield _Example(row, [token for token, _ in kept], [False for _ in kept], None, 0)
-
-
-def _last(tokens: list[tuple[int, bool]], count: int, begin: int | None) -> list[tuple[int, bool]]:
-    """Returns the last tokens, and the begin token before them where it was there."""
-    if len(tokens) <= count:
-        return tokens
-    if count > 1 and tokens[0][0] == begin:
-        return [tokens[0], *tokens[-(count - 1) :]]
-    return tokens[-count:]
-
-
-def _tokens(texts: Sequence[str], tokenizer: Tokenizer) -> list[list[int]]:
-    if not texts:
-        return []
-    found: list[list[int]] = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
-    return found
-
-
-def _written(ids: list[int], tokenizer: Tokenizer) -> str:
-    text: str = tokenizer.decode(ids, skip_special_tokens=True)
-    return text
-
-
-def _table(examples: Iterator[_Example], *, labelled: bool) -> pa.Table:
-    import pyarrow as pa
-
-    found = list(examples)
-    columns: dict[str, pa.Array] = {
-        ENCODED_ROW: pa.array([one.row for one in found], pa.int64()),
-        "input_ids": pa.array([one.ids for one in found], pa.list_(pa.int32())),
-        "attention_mask": pa.array([[1] * len(one.ids) for one in found], pa.list_(pa.int8())),
-    }
-    if labelled:
-        labels = [
-            [token if said else IGNORED_LABEL for token, said in zip(one.ids, one.learned, strict=True)]
-            for one in found
-        ]
-        columns[LABELS] = pa.array(labels, pa.list_(pa.int64()))
-        columns[TARGET] = pa.array([one.target for one in found], pa.string())
-        columns[SCORED_BYTES] = pa.array([one.scored_bytes for one in found], pa.int64())
-    return pa.table(columns)
 
 
 def _bare(name: str) -> str:
