@@ -69,7 +69,7 @@ def test_what_sizes_find_wrong_with_the_spec_ends_the_plan(
         assert plan(spec)
 
 
-def test_sizes_before_the_dataset_is_made_are_the_least(spec: Path, services, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sizes_are_rough_before_the_dataset_is_made(spec: Path, services, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[list[str]] = []
 
     def told(module: str, arguments: list[str], **_: object) -> dict[str, object]:
@@ -78,9 +78,9 @@ def test_sizes_before_the_dataset_is_made_are_the_least(spec: Path, services, mo
         return {"tiny": {"memory_bytes": None, "trainable_parameters": 148_226, "exact": exact}}
 
     monkeypatch.setattr(forecast, "run_child", told)
-    assert "at least 148 k" in render(plan(spec))
+    assert "about 148 k" in render(plan(spec))
     run(spec, view=QuietView())
     shown = render(plan(spec, overrides=["candidates.tiny.training.seed=3"]))
-    assert "148 k" in shown and "at least" not in shown
+    assert "148 k" in shown and "about 148 k" not in shown
     (given,) = [one for one in asked[-1] if one.startswith("tiny=")]
     assert given.startswith("tiny=dataset/mails@")

@@ -9,6 +9,7 @@ from espalier_sdk import Budget, Columns, HeadKind, Parts, PluginConfig
 from pydantic import Field
 
 from espalier_learners.pairs import PadPairs, encode_pairs, pair_columns
+from espalier_learners.pieces import loss_bytes
 from espalier_learners.prepared import on_prepared_rows
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ class Dpo:
     heads: ClassVar[frozenset[HeadKind]] = frozenset({"causal-lm"})
     auxiliaries: ClassVar[Mapping[str, HeadKind]] = {}
     needs_reference: ClassVar[bool] = True
+    sequences: ClassVar[int] = 2
+    loss_bytes = staticmethod(loss_bytes)
 
     def __init__(self, config: DpoConfig) -> None:
         self._config = config

@@ -38,6 +38,7 @@ class Grpo(Policy):
 
     def __init__(self, config: GrpoConfig) -> None:
         self._config = config
+        self.sequences = config.answers
 
     def trainer(self) -> type[Trainer]:
         """Returns TRL's GRPOTrainer on questions that are encoded already."""

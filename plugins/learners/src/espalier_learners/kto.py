@@ -11,6 +11,7 @@ from pydantic import Field
 
 from espalier_learners.padding import IGNORED_LABEL
 from espalier_learners.pairs import answer_column, widened, wrong_row
+from espalier_learners.pieces import loss_bytes
 from espalier_learners.prepared import on_prepared_rows
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Kto:
     heads: ClassVar[frozenset[HeadKind]] = frozenset({"causal-lm"})
     auxiliaries: ClassVar[Mapping[str, HeadKind]] = {}
     needs_reference: ClassVar[bool] = True
+    loss_bytes = staticmethod(loss_bytes)
 
     def __init__(self, config: KtoConfig) -> None:
         self._config = config

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from espalier_sdk import Budget, Columns, DataError, HeadKind, Parts, SpecError
 from espalier_sdk.columns import ENCODED_ROW
 
+from espalier_learners.pieces import loss_bytes
 from espalier_learners.prepared import kept_frozen
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class Policy:
     auxiliaries: ClassVar[Mapping[str, HeadKind]] = {REWARD: "sequence-classification"}
     needs_reference: ClassVar[bool] = True
     measures_loss: ClassVar[bool] = False
+    loss_bytes = staticmethod(loss_bytes)
 
     def columns(self, task: Any) -> Columns:
         """Returns the task's columns; answers may be left out."""

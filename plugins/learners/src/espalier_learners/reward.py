@@ -55,6 +55,7 @@ class Reward:
     head: ClassVar[Head] = Head("sequence-classification", outputs=1, problem="regression")
     auxiliaries: ClassVar[Mapping[str, HeadKind]] = {}
     needs_reference: ClassVar[bool] = False
+    sequences: ClassVar[int] = 2
 
     def __init__(self, config: RewardConfig) -> None:
         self._config = config

@@ -34,6 +34,7 @@ class Rloo(Policy):
 
     def __init__(self, config: RlooConfig) -> None:
         self._config = config
+        self.sequences = config.answers
 
     def trainer(self) -> type[Trainer]:
         """Returns TRL's RLOOTrainer on questions that are encoded already."""

@@ -60,7 +60,7 @@ class FullFinetune:
         """Copies the base's tokenizer."""
         copy_tokenizer(base, out)
 
-    def blueprint(self, head: Head, *, tokenizer: Path, base: Path | None) -> Blueprint:
+    def blueprint(self, head: Head, *, tokenizer: Path | None, base: Path | None) -> Blueprint:
         """Returns the parameters of the base with this head."""
         return base_blueprint(head, base)
 
@@ -89,7 +89,7 @@ class Peft:
         """Copies the base's tokenizer."""
         copy_tokenizer(base, out)
 
-    def blueprint(self, head: Head, *, tokenizer: Path, base: Path | None) -> Blueprint:
+    def blueprint(self, head: Head, *, tokenizer: Path | None, base: Path | None) -> Blueprint:
         """Returns the parameters of the base with this head, before a PEFT method adds its own."""
         return base_blueprint(head, base)
 

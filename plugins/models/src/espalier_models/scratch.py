@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
@@ -11,7 +11,14 @@ from espalier_sdk.heads import build_model, with_head
 from pydantic import Field, model_validator
 
 from espalier_models.families import DECODERS, ROTARY, Family, heads_of
-from espalier_models.tokenizers import Algorithm
+from espalier_models.tokenizers import (
+    DECODER_NAMES,
+    ENCODER_NAMES,
+    Algorithm,
+    placeholder,
+    train_byte_level,
+    train_tokenizer,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -121,35 +128,42 @@ class FromScratch:
         """Returns the heads that the family can have."""
         return heads_of(self._config.family)
 
+    @property
+    def _special(self) -> Mapping[str, str]:
+        return DECODER_NAMES if self._config.family in DECODERS else ENCODER_NAMES
+
     def tokenizer(self, texts: Iterable[str], *, base: Path | None, out: Path) -> None:
         """Trains a tokenizer on texts and writes it as a Hugging Face folder; equal texts give equal bytes.
 
         Raises DataError where no text has a character to make a vocabulary of.
         """
-        from transformers import PreTrainedTokenizerFast
-
-        from espalier_models import tokenizers
-
         config, size = self._config, self._config.vocabulary_size
         if config.family in DECODERS:
-            trained = tokenizers.train_byte_level(texts, size=size, lowercase=bool(config.lowercase))
-            names = tokenizers.DECODER_NAMES
+            trained = train_byte_level(texts, size=size, lowercase=bool(config.lowercase))
         else:
-            trained = tokenizers.train_tokenizer(
+            trained = train_tokenizer(
                 texts, algorithm=config.tokenizer or "wordpiece", size=size, lowercase=config.lowercase is not False
             )
-            names = tokenizers.ENCODER_NAMES
+        self._named(trained).save_pretrained(out)
+
+    def _named(self, tokens: Any) -> Any:
+        """Returns a tokenizer that knows its special tokens by their roles, as transformers opens one."""
+        from transformers import PreTrainedTokenizerFast
+
         make: Any = PreTrainedTokenizerFast
-        make(
-            tokenizer_object=trained,
-            model_max_length=config.max_positions,
+        return make(
+            tokenizer_object=tokens,
+            model_max_length=self._config.max_positions,
             model_input_names=["input_ids", "attention_mask"],
             clean_up_tokenization_spaces=False,
-            **names,
-        ).save_pretrained(out)
+            **self._special,
+        )
 
-    def blueprint(self, head: Head, *, tokenizer: Path, base: Path | None) -> Blueprint:
-        """Returns the model's parameters; DataError where the head is one that the family cannot have."""
+    def blueprint(self, head: Head, *, tokenizer: Path | None, base: Path | None) -> Blueprint:
+        """Returns the model's parameters; DataError where the head is one that the family cannot have.
+
+        Before there is a tokenizer the vocabulary has `vocabulary_size` tokens.
+        """
         from transformers import AutoTokenizer
 
         from espalier_models.blueprints import blueprint_of
@@ -162,7 +176,10 @@ class FromScratch:
                 accepted=", ".join(sorted(self.heads)),
                 remedy="choose a decoder (llama, qwen3, gpt2) for causal-lm, an encoder for masked-lm",
             )
-        tokens = AutoTokenizer.from_pretrained(tokenizer)
+        if tokenizer is not None:
+            tokens = AutoTokenizer.from_pretrained(tokenizer)
+        else:
+            tokens = self._named(placeholder(self._special.values(), size=self._config.vocabulary_size))
         return blueprint_of(with_head(configuration(self._config, tokens), head), head, base=None)
 
     def build(self, blueprint: Blueprint, *, base: Path | None, placement: Placement) -> torch.nn.Module:

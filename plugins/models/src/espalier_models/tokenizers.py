@@ -82,6 +82,14 @@ def train_byte_level(texts: Iterable[str], *, size: int, lowercase: bool) -> Tok
     return tokenizer
 
 
+def placeholder(special: Iterable[str], *, size: int) -> Tokenizer:
+    """Returns a tokenizer of `size` tokens that knows no text: the special ones, and numbers for all others."""
+    from tokenizers import Tokenizer, models
+
+    names = [*special, *(f"<{number}>" for number in range(size))][:size]
+    return Tokenizer(models.WordLevel({name: number for number, name in enumerate(names)}, unk_token=names[0]))
+
+
 def _require_some(count: int) -> None:
     if not count:
         raise DataError(

@@ -22,7 +22,9 @@ def start_at_random(embedding: torch.nn.Embedding, base: Any) -> None:
     """Draws vectors with the spread of the base's own: torch's spread of 1 is fifty times that of a BERT."""
     import torch
 
-    torch.nn.init.normal_(embedding.weight, std=float(base.get_input_embeddings().weight.detach().float().std()))
+    known = base.get_input_embeddings().weight.detach()
+    if not known.is_meta:  # where shapes alone are asked for, there is nothing to draw
+        torch.nn.init.normal_(embedding.weight, std=float(known.float().std()))
 
 
 def start_from(text: str, embedding: torch.nn.Embedding, base: Any) -> None:

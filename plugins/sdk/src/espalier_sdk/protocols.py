@@ -166,7 +166,9 @@ class Learner(Plugin, Protocol):
     while it trains, by role. One whose model puts out something else than the task asks for, such as a score for an
     answer, also has `head: Head`; one whose trainer has no loss on validation has `measures_loss: bool`, false;
     one that puts several texts into a row has `packs: bool`, true; one that compares rows with each other has
-    `whole_split: bool`, true, and is given a split at once, where others get it in blocks.
+    `whole_split: bool`, true, and is given a split at once, where others get it in blocks. For the memory that is
+    foretold, one that reads several sequences for each row of a batch has `sequences: int`, and one whose loss never
+    has all logits has `loss_bytes(tokens, vocabulary, *, gpu)`: what it takes at once beside a model's last states.
     """
 
     heads: ClassVar[frozenset[HeadKind]]
@@ -197,7 +199,10 @@ class ModelStrategy(Plugin, Protocol):
     learning_rate: ClassVar[float]  # the usual peak rate, where a spec names none
 
     def tokenizer(self, texts: Iterable[str], *, base: Path | None, out: Path) -> None: ...
-    def blueprint(self, head: Head, *, tokenizer: Path, base: Path | None) -> Blueprint: ...
+    def blueprint(self, head: Head, *, tokenizer: Path | None, base: Path | None) -> Blueprint:
+        """Returns what `build` makes; before there is a tokenizer, with as many tokens as it may have."""
+        ...
+
     def build(self, blueprint: Blueprint, *, base: Path | None, placement: Placement) -> torch.nn.Module: ...
     def trainable(self, parameter: ParameterInfo) -> bool: ...
 

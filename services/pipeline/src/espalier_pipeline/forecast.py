@@ -66,7 +66,7 @@ def plan(
     steps = list(planner.steps())
     if all(step.ref for step in steps if step.stage in _TRAINED):
         return steps
-    sizes = _sizes(document.path, places.store, overrides, planner.datasets)
+    sizes = _sizes(document.path, places.store, overrides, dataset=planner.datasets, model=planner.models)
     return [_with_size(step, sizes.get(step.name)) if step.stage in _TRAINED else step for step in steps]
 
 
@@ -78,7 +78,7 @@ def render(steps: Sequence[Step]) -> str:
         time = "" if step.ref or step.seconds is None else f"about {tables.seconds(step.seconds)}"
         memory = f"about {tables.size(step.memory_bytes)}" if step.memory_bytes and not step.ref else ""
         trained = tables.count(step.trainable_parameters) if step.trainable_parameters and not step.ref else ""
-        trained = f"at least {trained}" if trained and not step.exact else trained
+        trained = f"about {trained}" if trained and not step.exact else trained
         rows.append([step.stage, step.name, done, time, memory, trained])
     making = [step for step in steps if step.stage != "propose"]  # proposing leaves nothing in the store to find again
     left = [step for step in making if not step.ref]
@@ -95,7 +95,8 @@ class _Planner:
     def __init__(self, spec: Spec, plugins: Plugins, store: Store, corpora: Mapping[str, StageRequest]) -> None:
         self._spec, self._plugins, self._store, self._corpora = spec, plugins, store, corpora
         self._bases: set[str] = set()
-        self.datasets: dict[str, ArtifactRef] = {}  # of candidates, where it is made
+        self.datasets: dict[str, ArtifactRef] = {}  # of candidates, where they are made
+        self.models: dict[str, ArtifactRef] = {}
 
     def steps(self) -> Iterator[Step]:
         made: dict[str, ArtifactRef | None] = {}
@@ -103,6 +104,7 @@ class _Planner:
         for name in candidate_order(self._spec):
             yield from self._data_steps(name, made)
             yield from self._model_steps(name, made, models)
+        self.models = {name: ref for name, ref in models.items() if ref is not None}
         datasets = {name: made[self._dataset_key(name)] for name in models if self._spec.candidates[name].competes}
         measured: dict[str, ArtifactRef] = {}
         for name, dataset in datasets.items():
@@ -241,7 +243,7 @@ class _Planner:
 
 
 def _sizes(
-    path: Path, store: str, overrides: Sequence[str], datasets: Mapping[str, ArtifactRef]
+    path: Path, store: str, overrides: Sequence[str], **made: Mapping[str, ArtifactRef]
 ) -> dict[str, dict[str, Any]]:
     """Asks the training service for the sizes of candidates; raises what it finds wrong with the spec.
 
@@ -252,8 +254,9 @@ def _sizes(
         arguments = ["--spec", str(path), "--store", store if there else str(Path(scratch) / "store")]
         for override in overrides:
             arguments += ["--set", override]
-        for name, ref in datasets.items():
-            arguments += ["--dataset", f"{name}={ref}"]
+        for kind, by_candidate in made.items():
+            for name, ref in by_candidate.items():
+                arguments += [f"--{kind}", f"{name}={ref}"]
         log = Path(scratch) / "plan.log"
         try:
             return run_child(

@@ -8,10 +8,10 @@ gradients stand beside the moments when the activations are gone. Knows nothing 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from espalier_sdk import Blueprint, Placement, clean_name, quantisation
 from espalier_sdk.fourbit import WEIGHT_BYTES, four_bit_layers
@@ -37,14 +37,15 @@ _FLOAT = 4
 class Load:
     """What a worker has in memory at once."""
 
-    rows: int
+    rows: int  # sequences of a pass
     tokens: int
     dtype: str
     gradient_checkpointing: bool = False
     zero_stage: int = 0
     workers: int = 1
     gpu: bool = False
-    reference: bool = False  # a frozen copy of the start stands beside
+    loss_bytes: Callable[..., int] | None = None  # of a learner whose loss never has all of a language model's logits
+    beside: int = 0  # bytes of frozen models that stand beside
 
 
 def footprint(blueprint: Blueprint, strategy: ModelStrategy, peft: PeftMethod | None, load: Load) -> int:
@@ -60,16 +61,19 @@ def footprint(blueprint: Blueprint, strategy: ModelStrategy, peft: PeftMethod | 
         if load.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         kept = activations(model, blueprint.head, load)
+    loss = 0
+    if load.loss_bytes:
+        words = model.config.get_text_config().vocab_size
+        loss = load.loss_bytes(load.rows * load.tokens, words, gpu=load.gpu)
     counts = {parameter: parameter.numel() for parameter in model.parameters()}
     trained = sum(n for one, n in counts.items() if one.requires_grad)
     parts = [load.workers if load.zero_stage >= stage else 1 for stage in (3, 1, 2)]  # weights, moments, gradients
     moments, gradients = 2 * _FLOAT * trained, _FLOAT * trained
     start = _FLOAT * trained if trained <= TRACED_WEIGHTS and not (load.gpu and load.zero_stage) else 0
-    reference = _FLOAT * sum(one.count for one in blueprint.parameters) if load.reference else 0
     weights = sum(one.nbytes for one in counts) - _FLOAT * sum(quantised) + round(WEIGHT_BYTES * sum(quantised))
     whole = _FLOAT * max(quantised, default=0)  # one layer at a time, while it is computed
-    held = weights // parts[0] + moments // parts[1] + start + reference
-    return held + max(kept if load.gpu else round(_HEAP * kept), gradients // parts[2]) + whole
+    held = weights // parts[0] + moments // parts[1] + start + load.beside
+    return held + max((kept if load.gpu else round(_HEAP * kept)) + loss, gradients // parts[2]) + whole
 
 
 def activations(model: torch.nn.Module, head: Head, load: Load) -> int:
@@ -89,8 +93,11 @@ def activations(model: torch.nn.Module, head: Head, load: Load) -> int:
     own = [parameter.untyped_storage() for parameter in model.parameters()]
     bfloat16 = torch.autocast("cpu", dtype=torch.bfloat16, enabled=load.dtype == "bfloat16")
     dropout = _bits_of_dropout() if load.gpu else nullcontext()
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor), bfloat16, dropout:
-        model.train()(**blank_batch(head, rows=load.rows, tokens=load.tokens))
+    batch = blank_batch(head, rows=load.rows, tokens=load.tokens)
+    if head.kind == "causal-lm" and load.loss_bytes:
+        batch |= {"labels": None, "logits_to_keep": 1}
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor), bfloat16, dropout, _known_draws():
+        model.train()(**batch)
     return sum(kept.values()) - sum(kept.get(id(storage), 0) for storage in own)
 
 
@@ -109,6 +116,23 @@ def _bits_of_dropout() -> Iterator[None]:
         yield
     finally:
         functional.dropout = usual
+
+
+@contextmanager
+def _known_draws() -> Iterator[None]:
+    """Lets single numbers that are drawn be 1: whether a module takes part in a step may hang on one (LyCORIS)."""
+    import torch
+
+    usual = torch.rand
+
+    def rand(*size: Any, **options: Any) -> torch.Tensor:
+        return torch.tensor([1.0]) if size == (1,) else usual(*size, **options)
+
+    torch.rand = rand
+    try:
+        yield
+    finally:
+        torch.rand = usual
 
 
 def _model(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from espalier_runtime.plugins import Plugins
-from espalier_sdk import Blueprint, Choice, Head, Placement
+from espalier_sdk import Blueprint, Choice, Head, Placement, clean_name
 from espalier_sdk.heads import blank_batch
 from espalier_sdk.testing.tiny import write_base
 from espalier_training.footprint import Load, activations, footprint
@@ -53,7 +53,7 @@ def test_activations_are_those_of_a_real_pass(base: Path, head: Head, dtype: str
     weights = sum(4 * one.numel() for one in model.parameters())
     taken = max(round(1.7 * kept), weights)  # a heap has gaps
     assert footprint(blueprint, strategy, None, load) == 4 * weights + taken  # two moments, and the start
-    beside = footprint(blueprint, strategy, None, replace(load, reference=True))
+    beside = footprint(blueprint, strategy, None, replace(load, beside=weights))
     assert beside == footprint(blueprint, strategy, None, load) + weights
 
 
@@ -96,3 +96,36 @@ def test_a_gpu_keeps_less_of_a_dropout(base: Path) -> None:
     saved = footprint(blueprint, strategy, None, wide) - footprint(blueprint, strategy, None, replace(wide, gpu=True))
     values = 64 * 16 * 32  # rows, tokens, width
     assert saved >= 2 * blueprint.blocks * values * 3
+
+
+def test_a_loss_without_all_logits_keeps_less_and_takes_what_it_says(tmp_path: Path) -> None:
+    write_base(tmp_path, "llama")
+    head = Head("causal-lm")
+    blueprint, strategy, _ = opened(tmp_path, head, None)
+    model = strategy.build(blueprint, base=tmp_path, placement=Placement())
+    words, asked = model.config.vocab_size, []
+
+    def pieces(*given: Any, **more: Any) -> int:
+        asked.append((*given, more))
+        return 10**9
+
+    spared = replace(LOAD, loss_bytes=pieces)
+    kept, without = (activations(model, head, load) for load in (LOAD, spared))
+    assert kept - without >= 4 * LOAD.rows * LOAD.tokens * words
+    more = footprint(blueprint, strategy, None, spared) - footprint(blueprint, strategy, None, LOAD)
+    assert 10**9 > more > 10**9 - 2 * kept
+    assert asked == [(LOAD.rows * LOAD.tokens, words, {"gpu": False})]
+
+
+@pytest.mark.parametrize("method", ["loha", "lokr", "prompt-tuning", "p-tuning"])
+def test_a_method_that_draws_or_looks_at_weights_is_followed_without_any(base: Path, method: str) -> None:
+    blueprint, strategy, peft = opened(base, HEAD, method)
+    built = strategy.build(blueprint, base=base, placement=Placement())
+    model = peft.inject(built, blueprint=blueprint, placement=Placement(), calibration=())
+    weights = sum(4 * one.numel() for one in model.parameters())
+    names = {one.name for one in (*blueprint.parameters, *peft.parameters(blueprint)) if strategy.trainable(one)}
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(clean_name(name) in names)
+    trained = sum(4 * one.numel() for one in model.parameters() if one.requires_grad)
+    kept = activations(model, HEAD, LOAD)
+    assert footprint(blueprint, strategy, peft, LOAD) == weights + 3 * trained + max(round(1.7 * kept), trained)

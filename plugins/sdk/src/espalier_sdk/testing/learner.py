@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
@@ -17,6 +18,7 @@ from espalier_sdk.testing.tiny import WORDS, Family, one_thread, tiny, write_tok
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import torch
 
 _OWNED = ("model", "args", "train_dataset", "eval_dataset", "optimizers", "callbacks", "processing_class")
 _NOT_TRAINED = (ENCODED_ROW, SCORED_BYTES, TARGET)
@@ -101,11 +103,43 @@ def _check_training(name: str, learner: Any, task: Any, rows: pa.Table, place: P
     torch.manual_seed(0)
     given = {"train_dataset": examples, "eval_dataset": examples, "processing_class": tokenizer}
     trainer = kind(model=model, args=arguments, **given, **inputs)
-    trainer.train()
+    with _passes(model) as (sequences, logits):
+        trainer.train()
+    most, told = -(-max(sequences) // common["per_device_train_batch_size"]), getattr(learner, "sequences", 1)
+    assert most == told, f"{name}: sequences is {told}, and a row of a batch is {most} in a training pass"
+    if (pieces := getattr(learner, "loss_bytes", None)) is not None:
+        assert not logits, f"{name}: loss_bytes() stands for a loss without all logits, and training passes have them"
+        assert pieces(64, 1000, gpu=False) > 0 and pieces(64, 1000, gpu=True) > 0, f"{name}: loss_bytes() is nothing"
     for who, one in others.items():
         changed = [key for key, value in one.state_dict().items() if not value.equal(before[who][key])]
         assert not changed, f"{name}: training changes {who}: {', '.join(changed)}"
     _check_learned(name, trainer, measures_loss=getattr(learner, "measures_loss", True))
+
+
+@contextmanager
+def _passes(model: Any) -> Iterator[tuple[list[int], list[bool]]]:
+    """Lists the sequences of each pass that a backward pass follows, and which of them end in a head's own logits."""
+    import torch
+
+    sequences: list[int] = []
+    logits: list[bool] = []
+
+    def read(_: Any, given: tuple[torch.Tensor, ...]) -> None:
+        if torch.is_grad_enabled():
+            sequences.append(len(given[0]))
+
+    def put_out(*_: Any) -> None:
+        if torch.is_grad_enabled():
+            logits.append(True)
+
+    hooks = [model.get_input_embeddings().register_forward_pre_hook(read)]
+    if (head := model.get_output_embeddings()) is not None:
+        hooks.append(head.register_forward_hook(put_out))
+    try:
+        yield sequences, logits
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _check_learned(name: str, trainer: Any, *, measures_loss: bool) -> None:

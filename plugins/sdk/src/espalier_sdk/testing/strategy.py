@@ -32,8 +32,9 @@ def check_strategy(
 
     The tokenizer opens offline, has a padding token, and is the same when it is made again; the blueprint has the
     names and shapes that `build` makes, in order, with depths and roles in range, and new modules whose parameters
-    are heads; the seed alone decides what is random; weights of the base are kept; something is trained, and under
-    `peft: required` adapters and new modules only; each config of `refused` is refused.
+    are heads; without a base it is known before a tokenizer is made, and is as large at least; the seed alone decides
+    what is random; weights of the base are kept; something is trained, and under `peft: required` adapters and new
+    modules only; each config of `refused` is refused.
     """
     plugin = check_plugin("espalier.model_strategies", name)
     assert plugin.base in ("required", "forbidden"), f"{name}: base is {plugin.base!r}"
@@ -50,6 +51,8 @@ def check_strategy(
         _check_blueprint(name, blueprint, head)
         again = strategy.blueprint(head, tokenizer=tokenizer, base=base)
         assert again == blueprint, f"{name}: asked again, the blueprint is another"
+        if base is None:
+            _check_foretold(name, strategy.blueprint(head, tokenizer=None, base=None), blueprint)
         _check_built(name, strategy, blueprint, base)
         _check_trainable(name, plugin, strategy, blueprint)
         for wrong in refused:
@@ -88,6 +91,13 @@ def _check_blueprint(name: str, blueprint: Blueprint, head: Head) -> None:
         inside = [one for one in blueprint.parameters if one.name.startswith(f"{module}.")]
         assert inside, f"{name}: new module {module} has no parameter"
         assert all(one.role in ("head", "side", "norm") for one in inside), f"{name}: {module} is new and no head"
+
+
+def _check_foretold(name: str, early: Blueprint, blueprint: Blueprint) -> None:
+    both = list(zip(early.parameters, blueprint.parameters, strict=True))
+    assert all(one.name == other.name for one, other in both), f"{name}: without a tokenizer, names are others"
+    less = [one.name for one, other in both if one.count < other.count]
+    assert not less, f"{name}: without a tokenizer, {', '.join(less)} is smaller than it becomes"
 
 
 def _check_built(name: str, strategy: Any, blueprint: Blueprint, base: Path | None) -> None:
