@@ -86,7 +86,7 @@ def train(job: TrainJob, *, out: Path, rank: int = 0, on_validation: OnValidatio
         if rank == 0:
             work.save(model, out)
         if remote and first_of_machine():
-            shutil.rmtree(folder)  # copies
+            shutil.rmtree(folder, ignore_errors=True)  # copies; two machines may share a home, and both remove them
     return _measured(setting, phases, parameters, ended, best=best) | {
         "load_seconds": round(loaded - started, 3),
         "peak_memory_bytes": memory.bytes,
