@@ -15,9 +15,9 @@ from espalier_models.tokenizers import (
     DECODER_NAMES,
     ENCODER_NAMES,
     Algorithm,
-    placeholder,
     train_byte_level,
     train_tokenizer,
+    untaught_tokenizer,
 )
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ class FromScratch:
         if tokenizer is not None:
             tokens = AutoTokenizer.from_pretrained(tokenizer)
         else:
-            tokens = self._named(placeholder(self._special.values(), size=self._config.vocabulary_size))
+            tokens = self._named(untaught_tokenizer(self._special.values(), size=self._config.vocabulary_size))
         return blueprint_of(with_head(configuration(self._config, tokens), head), head, base=None)
 
     def build(self, blueprint: Blueprint, *, base: Path | None, placement: Placement) -> torch.nn.Module:

@@ -82,7 +82,7 @@ def train_byte_level(texts: Iterable[str], *, size: int, lowercase: bool) -> Tok
     return tokenizer
 
 
-def placeholder(special: Iterable[str], *, size: int) -> Tokenizer:
+def untaught_tokenizer(special: Iterable[str], *, size: int) -> Tokenizer:
     """Returns a tokenizer of `size` tokens that knows no text: the special ones, and numbers for all others."""
     from tokenizers import Tokenizer, models
 

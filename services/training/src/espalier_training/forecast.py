@@ -44,10 +44,10 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         spec, _ = load_spec(Path(arguments.spec), overrides=arguments.set)
-        forecast = Forecast(
-            spec, Store.open(arguments.store), datasets=_refs(arguments.dataset), models=_refs(arguments.model)
-        )
-        found = {name: forecast.sizes(name) for name in spec.candidates}
+        made = {"datasets": _refs(arguments.dataset), "models": _refs(arguments.model)}
+        with tempfile.TemporaryDirectory() as scratch:
+            forecast = Forecast(spec, Store.open(arguments.store), scratch=Path(scratch), **made)
+            found = {name: forecast.sizes(name) for name in spec.candidates}
     except EspalierError as error:
         print_errors(error, as_json=True)
         return error.exit_code
@@ -60,13 +60,23 @@ def _refs(given: Sequence[str]) -> dict[str, ArtifactRef]:
 
 
 class Forecast:
-    """Looks at the candidates of one spec; datasets and models by candidate, where they are made already."""
+    """Looks at the candidates of one spec; datasets and models by candidate, where they are made already.
+
+    Bases that the store does not have are fetched into `scratch`, each once.
+    """
 
     def __init__(
-        self, spec: Spec, store: Store, *, datasets: Mapping[str, ArtifactRef], models: Mapping[str, ArtifactRef]
+        self,
+        spec: Spec,
+        store: Store,
+        *,
+        scratch: Path,
+        datasets: Mapping[str, ArtifactRef],
+        models: Mapping[str, ArtifactRef],
     ) -> None:
-        self._spec, self._store, self._plugins = spec, store, Plugins()
+        self._spec, self._store, self._plugins, self._scratch = spec, store, Plugins(), scratch
         self._datasets, self._models = datasets, models
+        self._blueprints: dict[str, Blueprint] = {}
 
     def sizes(self, name: str) -> dict[str, Any]:
         """Returns the sizes of a candidate; memory is one worker's, at batches of the longest texts.
@@ -98,18 +108,22 @@ class Forecast:
 
     def _blueprint(self, name: str) -> Blueprint:
         """Returns what a candidate builds, on the weights that the first model of its chain has or will have."""
+        if name not in self._blueprints:
+            self._blueprints[name] = self._looked_at(name)
+        return self._blueprints[name]
+
+    def _looked_at(self, name: str) -> Blueprint:
         candidate, start = self._spec.candidates[name], self._first(name)
         task = self._plugins.load("espalier.tasks", self._spec.task_of(candidate))
         learner = self._plugins.load("espalier.learners", candidate.learner)
         head = built_head(learner, self._head(task, name))
-        with tempfile.TemporaryDirectory() as scratch:
-            if (choice := base_choice(self._spec.candidates[start])) is not None:
-                tokenizer = base = self._fetched(choice, Path(scratch))
-            elif start == name:
-                tokenizer, base = self._own_tokenizer(name), None
-            else:
-                tokenizer = base = _hollow(self._blueprint(start), Path(scratch))
-            found: Blueprint = self._strategy(name).blueprint(head, tokenizer=tokenizer, base=base)
+        if (choice := base_choice(self._spec.candidates[start])) is not None:
+            tokenizer = base = self._fetched(choice)
+        elif start == name:
+            tokenizer, base = self._own_tokenizer(name), None
+        else:
+            tokenizer = base = _hollow(self._blueprint(start), self._scratch / start)
+        found: Blueprint = self._strategy(name).blueprint(head, tokenizer=tokenizer, base=base)
         return found
 
     def _own_tokenizer(self, name: str) -> Path | None:
@@ -120,12 +134,15 @@ class Forecast:
                 folder = self._store.open_artifact(made, only=file).folder
         return folder
 
-    def _fetched(self, choice: Choice, scratch: Path) -> Path:
+    def _fetched(self, choice: Choice) -> Path:
         request = base_request(choice, self._plugins)
         if ref := self._store.find_request(request.digest()):
             return self._store.open_artifact(ref).folder
-        self._plugins.load("espalier.base_models", choice).fetch(request.resolved["base"], scratch)
-        return scratch
+        folder = self._scratch / request.digest()
+        if not folder.exists():
+            folder.mkdir()
+            self._plugins.load("espalier.base_models", choice).fetch(request.resolved["base"], folder)
+        return folder
 
     def _head(self, task: Any, name: str) -> Head:
         if (dataset := self._datasets.get(name)) is None:
@@ -171,6 +188,7 @@ def _hollow(blueprint: Blueprint, folder: Path) -> Path:
         start, end = end, end + _FLOAT * one.count
         header[one.name] = {"dtype": "F32", "shape": list(one.shape), "data_offsets": [start, end]}
     told = json.dumps(header).encode()
+    folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(json.dumps(dict(blueprint.config)), encoding="utf-8")
     with (folder / "model.safetensors").open("wb") as file:
         file.write(len(told).to_bytes(8, "little") + told)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from espalier_hub.folder import Folder
 from espalier_runtime.specs import Spec
 from espalier_runtime.store import Store
 from espalier_sdk import ArtifactRef, SpecError
@@ -18,32 +19,33 @@ LORA = {"strategy": "peft", "base": "minilm", "peft": "lora", "training": {"max_
 WIDTH = 384
 
 
-def foretold(store: Store, dataset: ArtifactRef | None, **more: Any) -> dict[str, Any]:
+def foretold(place: Path, store: Store, dataset: ArtifactRef | None, **more: Any) -> dict[str, Any]:
     spec = Spec.model_validate({**SPEC, "candidates": {"lora": LORA | more}})
-    return Forecast(spec, store, datasets={"lora": dataset} if dataset else {}, models={}).sizes("lora")
+    datasets = {"lora": dataset} if dataset else {}
+    return Forecast(spec, store, scratch=place, datasets=datasets, models={}).sizes("lora")
 
 
 def test_the_head_is_that_of_the_dataset_where_one_is_made(tmp_path: Path) -> None:
     store = Store.open(str(tmp_path))
-    least, whole = foretold(store, None), foretold(store, make_dataset(store, rows(48)))
+    least, whole = foretold(tmp_path, store, None), foretold(tmp_path, store, make_dataset(store, rows(48)))
     assert (least["exact"], whole["exact"]) == (False, True)
     assert whole["trainable_parameters"] - least["trainable_parameters"] == WIDTH + 1  # three queues, and not two
 
 
 def test_examples_longer_than_the_base_has_positions_are_refused_before_any_work(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="max_tokens 513: the model has positions for 512 tokens") as refused:
-        foretold(Store.open(str(tmp_path)), None, training={"max_tokens": 513})
+        foretold(tmp_path, Store.open(str(tmp_path)), None, training={"max_tokens": 513})
     assert refused.value.problems[0].field == "candidates.lora.training.max_tokens"
 
 
 def test_a_model_of_its_own_is_foretold_before_there_is_a_tokenizer_and_what_goes_on_from_it(tmp_path: Path) -> None:
     spec, store = Spec.model_validate(SPEC), Store.open(str(tmp_path / "store"))
-    early = Forecast(spec, store, datasets={}, models={})
+    early = Forecast(spec, store, scratch=tmp_path, datasets={}, models={})
     scratch, adapted = (early.sizes(name) for name in ("scratch", "adapted"))
     assert not scratch["exact"] and not adapted["exact"]
     assert adapted["parameters"] > scratch["parameters"] > adapted["trainable_parameters"]
     made = make(tmp_path, store)
-    later = Forecast(spec, store, datasets={"adapted": made.dataset}, models={"scratch": made.model})
+    later = Forecast(spec, store, scratch=tmp_path, datasets={"adapted": made.dataset}, models={"scratch": made.model})
     known = later.sizes("adapted")
     assert known["exact"]
     assert made.metrics["parameters"] < known["parameters"] < adapted["parameters"]
@@ -80,10 +82,27 @@ def test_a_chain_is_foretold_from_its_first_base_with_the_models_that_stand_besi
 
     def sizes(name: str, batch_size: int) -> dict[str, Any]:
         spec = chain(tmp_path / "base", batch_size=batch_size)
-        return Forecast(spec, store, datasets={}, models={}).sizes(name)
+        return Forecast(spec, store, scratch=tmp_path, datasets={}, models={}).sizes(name)
 
     judge = 4 * sizes("judge", 64)["parameters"]
     twice, once = (sizes("preferred", size)["memory_bytes"] for size in (128, 64))
     assert sizes("policy", 64)["memory_bytes"] - judge == pytest.approx(twice, abs=4096)
     start = 4 * sizes("preferred", 64)["parameters"]
     assert twice > once > sizes("written", 64)["memory_bytes"] - start
+
+
+def test_a_base_is_fetched_once_for_all_that_start_from_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may weigh gigabytes."""
+    write_base(tmp_path / "base", "llama")
+    usual, fetched = Folder.fetch, []
+
+    def fetch(self: Folder, revision: str, folder: Path) -> None:
+        fetched.append(revision)
+        usual(self, revision, folder)
+
+    monkeypatch.setattr(Folder, "fetch", fetch)
+    spec, store = chain(tmp_path / "base", batch_size=8), Store.open(str(tmp_path / "store"))
+    (tmp_path / "scratch").mkdir()
+    forecast = Forecast(spec, store, scratch=tmp_path / "scratch", datasets={}, models={})
+    assert all(forecast.sizes(name)["parameters"] for name in spec.candidates)
+    assert len(fetched) == 1

@@ -40,7 +40,8 @@ def check_learner(
     in the rows; encoding is deterministic; one that `packs` makes rows of several texts, and no other does; the trainer
     is a class of transformers' family; the arguments keep what the service says; the inputs leave alone what the
     service owns; the loss is finite and falls, and is measured on validation. One that measures none there
-    (`measures_loss` is false) logs `reward`, which rises. The reference and the models of other roles, tiny ones with
+    (`measures_loss` is false) logs `reward`, which rises. `sequences` is what a row is in a training pass, and with
+    `loss_bytes` no pass has all logits. The reference and the models of other roles, tiny ones with
     one output each, are as they were.
     """
     import pyarrow as pa
