@@ -60,6 +60,10 @@ def chats(*rows: Any) -> pa.Table:
     return pa.table({"messages": list(rows)})
 
 
+def answered_beside() -> pa.Table:
+    return chats(chat("a?"), chat("c?", "d", "e?"), chat("g?")).append_column("answer", pa.array(["b", "f", "h" * 90]))
+
+
 def engine(encoded: pa.Table, head: Head) -> pa.Table:
     """Stands for an opened model: a likelihood by length, and an answer."""
     assert head.kind == "causal-lm"
@@ -116,8 +120,15 @@ def encode(task: Generation, rows: pa.Table, tokenizer: Any, max_tokens: int = 2
                 {"messages": "a?"},
             ],
         ),
+        (
+            {"messages": "messages", "completion": "answer"},
+            answered_beside,
+            engine,
+            {"messages": chat("a?")},
+            [{"messages": chat("a?", "b")}, {"messages": chat("a?"), "answer": "b"}],
+        ),
     ],
-    ids=["instructions", "texts", "chats"],
+    ids=["instructions", "texts", "chats", "chats and answers"],
 )
 def test_generation_passes_its_kit(
     tokenizer: Any, config: dict, rows: Callable[[], pa.Table], answer: Any, question: dict, refused: list
@@ -271,6 +282,25 @@ def test_a_chat_without_an_answer_is_refused_with_its_line(tokenizer: Any) -> No
         encode(task, rows.select(["messages"]), tokenizer)
 
 
+def test_an_answer_beside_its_chat_is_learned_as_one_in_it(tokenizer: Any) -> None:
+    inside = chats(chat("a?", "b"), chat("c?", "d", "e?", "f"), chat("g?", "h" * 90))
+    task, budget = make(messages="messages", completion="answer"), Budget(256)
+    assert encode(task, answered_beside(), tokenizer) == encode(make(messages="messages"), inside, tokenizer)
+    assert list(task.texts(answered_beside())) == ["a?", "c?", "d", "e?", "g?", "b", "f", "h" * 90]
+    asked = task.questions(answered_beside(), tokenizer=tokenizer, budget=budget)
+    alone = task.questions(answered_beside().select(["messages"]), tokenizer=tokenizer, budget=budget)
+    assert asked is not None
+    assert asked.equals(alone)
+    assert asked[QUESTION].to_pylist() == ["a?", "e?", "g?"]
+    assert task.observe(answered_beside().select(["messages"])).rows == 3
+
+
+def test_a_chat_that_is_answered_twice_is_refused_with_its_row() -> None:
+    rows = chats(chat("a?"), chat("c?", "d")).append_column("answer", pa.array(["b", "e"]))
+    with pytest.raises(DataError, match="row 1: the chat ends with an answer, and column 'answer' holds another"):
+        make(messages="messages", completion="answer").observe(rows)
+
+
 @pytest.mark.parametrize(
     ("value", "words"),
     [
@@ -322,6 +352,7 @@ def test_a_tokenizer_without_an_end_is_refused(tokenizer: Any) -> None:
         ({"messages": "a", "prompt": "b"}, "hold the questions already"),
         ({"text": "a", "system": "b"}, "system"),
         ({"prompt": "a", "completion": "a"}, "at once"),
+        ({"messages": "a", "completion": "a"}, "at once"),
         ({"text": "a", "rejected": "b"}, "`text` has none"),
         ({"prompt": "a", "completion": "b", "rejected": "b"}, "the better and the other answer at once"),
     ],

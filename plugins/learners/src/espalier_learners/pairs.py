@@ -19,14 +19,16 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase as Tokenizer
 
 CHOSEN_TOKENS = "chosen_tokens"  # int64: how many of a pair's tokens belong to the better answer, which comes first
-_ANSWERS = ("answer", "messages")  # how a task calls the column that holds what it would write
+_ANSWERS = ("answer", "messages")  # how a task calls the column that holds what it would write, surest first
 
 
 def answer_column(task: Task) -> str:
     """Returns the column of the task's answers; SpecError where the task has none."""
-    for name, kind in task.columns().required.items():
-        if kind in _ANSWERS:
-            return name
+    required = task.columns().required
+    for kind in _ANSWERS:
+        for name, use in required.items():
+            if use == kind:
+                return name
     raise SpecError(
         "the task holds no answers that could be compared",
         code="no_answers",

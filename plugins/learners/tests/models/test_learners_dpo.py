@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 from espalier_learners import Dpo
 from espalier_learners.dpo import DpoConfig
-from espalier_learners.pairs import PadPairs
-from espalier_sdk import Budget, DataError, Head, Parts, SpecError
+from espalier_learners.pairs import PadPairs, answer_column
+from espalier_sdk import Budget, Columns, DataError, Head, Parts, SpecError
 from espalier_sdk.testing import check_learner
 from espalier_sdk.testing.tiny import WORDS, tiny, write_tokenizer
 
@@ -97,6 +97,15 @@ def test_a_task_without_answers_is_refused() -> None:
         "chosen": "answer",
         "worse": "answer",
     }
+
+
+def test_an_answer_beside_a_chat_is_what_is_compared_and_not_the_chat() -> None:
+    class Chats(Asked):
+        def columns(self) -> Columns:
+            return Columns(required={"prompt": "messages", "chosen": "answer"})
+
+    assert Dpo(DpoConfig(rejected="worse")).columns(Chats()).required["worse"] == "answer"
+    assert answer_column(Chats()) == "chosen"
 
 
 @pytest.mark.parametrize("adapted", [False, True], ids=["a copy", "adapter off"])

@@ -35,13 +35,17 @@ if TYPE_CHECKING:
 
 
 class GenerationConfig(PluginConfig):
-    """Which columns are read (`text`, or `prompt` and `completion`, or `messages`), and how much is written."""
+    """Which columns are read (`text`, or `prompt` and `completion`, or `messages`, which may have a `completion`), and
+    how much is written.
+    """
 
     text: str | None = Field(default=None, description="The column of plain texts, to learn a language from.")
     prompt: str | None = Field(
         default=None, description="The column of questions; beside `text`, of beginnings to write on from (`prompt`)."
     )
-    completion: str | None = Field(default=None, description="The column of their answers.")
+    completion: str | None = Field(
+        default=None, description="The column of the answers to `prompt`, or to `messages` that end with a question."
+    )
     messages: str | None = Field(
         default=None, description="The column of chats: lists of {role, content}, or the JSON of such a list."
     )
@@ -58,8 +62,8 @@ class GenerationConfig(PluginConfig):
         instructions = self.prompt is not None and self.completion is not None
         if [self.text is not None, instructions, self.messages is not None].count(True) != 1:
             raise ValueError("name the columns of one format: `text`, or `prompt` and `completion`, or `messages`")
-        if self.completion is not None and not instructions:
-            raise ValueError("`completion` needs `prompt`, the column of the questions")
+        if self.completion is not None and not instructions and self.messages is None:
+            raise ValueError("`completion` needs `prompt`, the column of the questions, or `messages`")
         if self.messages is not None and self.prompt is not None:
             raise ValueError("`messages` hold the questions already: remove `prompt`")
         if self.system is not None and not instructions:
@@ -70,6 +74,8 @@ class GenerationConfig(PluginConfig):
             raise ValueError(f"column {self.rejected!r} cannot be the better and the other answer at once")
         if self.prompt is not None and self.prompt in (self.text, self.completion):
             raise ValueError(f"column {self.prompt!r} cannot be question and answer at once")
+        if self.messages is not None and self.messages == self.completion:
+            raise ValueError(f"column {self.messages!r} cannot be chat and answer at once")
         return self
 
 
@@ -100,18 +106,17 @@ class Generation:
         config = self.config
         if config.text is not None:
             return Columns(required={config.text: "text"})
-        kind = "answer" if config.messages is None else "messages"
-        other = {} if config.rejected is None else {config.rejected: kind}
-        if config.messages is not None:
-            return Columns(required={config.messages: kind, **other})
-        return Columns(required={str(config.prompt): "text", str(config.completion): kind, **other})
+        asked = {str(config.prompt): "text"} if config.messages is None else {config.messages: "messages"}
+        answers = [name for name in (config.completion, config.rejected) if name is not None]
+        kind = "messages" if config.completion is None else "answer"
+        return Columns(required={**asked, **dict.fromkeys(answers, kind)})
 
     def observe(self, rows: pa.Table) -> GenerationState:
         """Counts rows; raises DataError for a chat that cannot be read, or that has no answer to learn from."""
         if self.config.messages is not None:
-            for place, chat in enumerate(self._chats(rows)):
-                if not is_answered(chat):
-                    raise self._unanswered(rows, place)
+            for place, chat in enumerate(self._chats(self._unanswered(rows))):
+                if self.config.completion is None and not is_answered(chat):
+                    raise self._no_answer(rows, place)
         return GenerationState(rows=rows.num_rows)
 
     def combine(self, left: GenerationState, right: GenerationState) -> GenerationState:
@@ -130,7 +135,7 @@ class Generation:
         """Yields every text of the rows: an own tokenizer is trained on them."""
         config = self.config
         if config.messages is not None:
-            yield from (message["content"] for chat in self._chats(rows) for message in chat)
+            yield from (message["content"] for chat in self._chats(self._unanswered(rows)) for message in chat)
         for name in (config.text, config.prompt, config.completion):
             if name is not None and name in rows.column_names:
                 yield from (text for text in _column(rows, name) if text)
@@ -150,7 +155,7 @@ class Generation:
         answered = [is_answered(chat) for chat in chats]
         if any(answered):
             if not all(answered):
-                raise self._unanswered(rows, answered.index(False))
+                raise self._no_answer(rows, answered.index(False))
             return as_table(answered_chats(chats, tokenizer, budget), labelled=True)
         return as_table(asked_chats(chats, self._plain, tokenizer, self._question_tokens(budget)), labelled=False)
 
@@ -161,8 +166,7 @@ class Generation:
         if self.config.text is not None and self.config.text in rows.column_names:
             return None
         _require_end(tokenizer)
-        asked = [name for name in rows.column_names if name != self.config.completion]
-        chats = [chat[:-1] if is_answered(chat) else chat for chat in self._chats(rows.select(asked))]
+        chats = [chat[:-1] if is_answered(chat) else chat for chat in self._chats(self._unanswered(rows))]
         found = as_table(asked_chats(chats, self._plain, tokenizer, self._question_tokens(budget)), labelled=False)
         return found.append_column(QUESTION, pa.array([chat[-1]["content"] for chat in chats], pa.string()))
 
@@ -233,19 +237,19 @@ class Generation:
     def _question_tokens(self, budget: Budget) -> int:
         return max(budget.max_tokens - self.config.max_new_tokens, budget.max_tokens // QUESTION_SHARE)
 
+    def _unanswered(self, rows: pa.Table) -> pa.Table:
+        """Returns the rows without the column of answers."""
+        return rows.select([name for name in rows.column_names if name != self.config.completion])
+
     def _chats(self, rows: pa.Table) -> list[list[Message]]:
-        """Returns each row as a chat; a row of instructions is one of two turns."""
+        """Returns each row as a chat, with its answer where the rows hold one; of instructions one of two turns."""
         config = self.config
         if config.messages is not None:
-            chats = []
-            for place, value in enumerate(_require(rows, config.messages).to_pylist()):
-                try:
-                    chats.append(read_chat(value))
-                except ValueError as error:
-                    raise _wrong(rows, place, f"the chat {error}", field=config.messages) from error
-            return chats
-        before = [{"role": "system", "content": config.system}] if config.system else []
-        chats = [[*before, {"role": "user", "content": text or ""}] for text in _column(rows, self._prompt_column)]
+            values = _require(rows, config.messages).to_pylist()
+            chats = [self._read(rows, place, value) for place, value in enumerate(values)]
+        else:
+            before = [{"role": "system", "content": config.system}] if config.system else []
+            chats = [[*before, {"role": "user", "content": text or ""}] for text in _column(rows, self._prompt_column)]
         if config.completion is not None and config.completion in rows.column_names:
             for place, (chat, answer) in enumerate(zip(chats, _column(rows, config.completion), strict=True)):
                 if answer is None:
@@ -253,13 +257,26 @@ class Generation:
                 chat.append({"role": ANSWERS, "content": answer})
         return chats
 
-    def _unanswered(self, rows: pa.Table, place: int) -> DataError:
+    def _read(self, rows: pa.Table, place: int, value: Any) -> list[Message]:
+        field = str(self.config.messages)
+        try:
+            chat = read_chat(value)
+        except ValueError as error:
+            raise _wrong(rows, place, f"the chat {error}", field=field) from error
+        if self.config.completion is not None and is_answered(chat):
+            message = f"the chat ends with an answer, and column {self.config.completion!r} holds another"
+            remedy = "leave `completion` out where chats hold their answers, or end each chat with a question"
+            raise _wrong(rows, place, message, field=field, remedy=remedy)
+        return chat
+
+    def _no_answer(self, rows: pa.Table, place: int) -> DataError:
         return _wrong(
             rows,
             place,
             "the chat ends without an answer of the assistant, so there is nothing to learn from",
             field=str(self.config.messages),
-            remedy="end each chat with a message of the role assistant, or drop the row with the transform filter",
+            remedy="end each chat with a message of the role assistant, or drop the row with the transform filter, or"
+            " name the column of answers as `completion` (a policy, which writes its own, does without that column)",
         )
 
 
